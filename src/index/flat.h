@@ -1,0 +1,34 @@
+/* Flat: exact comparison of one query with runs of rows in memory. */
+#ifndef VEXI_INDEX_FLAT_H
+#define VEXI_INDEX_FLAT_H
+
+#include "index/topk.h"
+#include "kernel/kernel.h"
+
+/* A query made ready once: padded copy, its norm. */
+typedef struct vexi_query {
+    const float *values; /* 64-byte aligned, zero-padded to a multiple of 16; in the arena */
+    uint32_t dimension;
+    vex_metric metric;
+    float inverse_norm; /* 1/|q|; 0 if |q| is 0 */
+} vexi_query;
+
+vex_status vexi_query_init(vexi_query *query, vex_metric metric, const float *values,
+                           uint32_t dimension, vexi_arena *arena, vex_error *err);
+
+/* Consecutive rows of a source at one address. */
+typedef struct vexi_run {
+    const uint8_t *vectors; /* any alignment; row i at vectors + i * stride                   */
+    size_t stride;          /* bytes                                                          */
+    size_t count;
+    uint64_t first_row; /* row position of the first                                      */
+    const uint8_t *inverse_norms; /* float32 1/|x| per row (0 for a zero row), little-endian, any
+                                    alignment; cosine only, else NULL */
+} vexi_run;
+
+/* Compare and push. Distances: squared L2, 1 - cosine, -dot, in float32. hidden: bit set = row is
+ * not a candidate, by row position; may be NULL. Returns the rows compared. */
+size_t vexi_flat_scan(const vexi_query *query, const vexi_run *run, uint32_t source,
+                      const uint64_t *hidden, vexi_topk *topk);
+
+#endif

@@ -1,0 +1,208 @@
+/* Store: whole objects and byte ranges, the only way by which the engine touches disk or network.
+ *
+ * A store is a flat name space of immutable objects ("packages/data/x.parquet"): put once, read by
+ * ranges, listed by prefix, deleted. Names are non-empty, at most 1,024 bytes of
+ * [A-Za-z0-9._~=-] and '/', without "//", a leading or trailing '/', or the segments "." and "..";
+ * no name is both an object and a folder of others. Beside objects, a store on a local disk keeps
+ * append-only logs.
+ *
+ * Implementations: store_file.c (over a vexi_disk), store_mem.c, store_fault.c (wraps another and
+ * injects faults from a seed); S3 comes next and fits this table.
+ *
+ * Every function is thread-safe and blocking. Stores fill err with the object's name in the
+ * message. */
+#ifndef VEXI_STORE_STORE_H
+#define VEXI_STORE_STORE_H
+
+#include "base/arena.h"
+#include "base/bytes.h"
+
+typedef struct vexi_store vexi_store;
+typedef struct vexi_log_file vexi_log_file;
+
+enum {
+    VEXI_STORE_NAME_SIZE_MAX = 1024,
+    VEXI_STORE_CAN_MAP = 1, /* map is there */
+    VEXI_STORE_CAN_LOG = 2, /* log_open is there */
+    VEXI_STORE_CAN_LOCK = 4 /* lock is there */
+};
+
+/* A piece of an object, and where its bytes go (`size` bytes, caller's). */
+typedef struct vexi_range {
+    uint64_t offset;
+    size_t size;
+    uint8_t *target;
+} vexi_range;
+
+typedef struct vexi_list_entry {
+    const char *name; /* NUL-terminated, whole name; a folder's ends with '/' */
+    uint64_t size_bytes;
+    int64_t modified_us; /* wall time, 0 for folders */
+    bool is_folder;
+} vexi_list_entry;
+
+typedef struct vexi_listing {
+    vexi_list_entry *entries; /* in byte order of the names; in the caller's arena */
+    size_t count;
+} vexi_listing;
+
+/* An object in memory, read-only. `data` stays valid until vexi_store_unmap. */
+typedef struct vexi_mapping {
+    const uint8_t *data; /* NULL when size is 0 */
+    size_t size;
+    void *handle; /* the store's */
+} vexi_mapping;
+
+typedef struct vexi_store_ops {
+    uint32_t flags;
+
+    /* Fill every range's target. All ranges of one call are in flight together. A range past the
+     * end is VEX_CORRUPT (objects are immutable: whoever asks knows the size). VEX_NOT_FOUND. */
+    vex_status (*get)(vexi_store *store, const char *name, const vexi_range *ranges, size_t count,
+                      vex_error *err);
+
+    /* Write the object from `parts` in order. When it returns VEX_OK the object is durable and
+     * whole; on failure, or after a crash, the name holds the old object, the new one, or nothing,
+     * never a part. VEX_FULL when the disk is full. */
+    vex_status (*put)(vexi_store *store, const char *name, const vexi_span *parts, size_t count,
+                      vex_error *err);
+
+    /* The same, but only if there is no object of that name: VEX_EXISTS otherwise. Of racing calls
+     * one wins. VEX_UNKNOWN_OUTCOME when the object may or may not be there: read it back. */
+    vex_status (*put_if_absent)(vexi_store *store, const char *name, const vexi_span *parts,
+                                size_t count, vex_error *err);
+
+    /* Objects whose names begin with `prefix` (may be "") and sort after `after` (may be NULL).
+     * With by_folder, names are cut behind the first '/' after the prefix and folders are listed
+     * once. An absent folder is an empty listing. */
+    vex_status (*list)(vexi_store *store, const char *prefix, const char *after, bool by_folder,
+                       vexi_arena *arena, vexi_listing *out, vex_error *err);
+
+    /* Delete an object; one that is not there is fine. */
+    vex_status (*remove)(vexi_store *store, const char *name, vex_error *err);
+
+    /* Size of an object. VEX_NOT_FOUND. */
+    vex_status (*size)(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
+
+    /* VEXI_STORE_CAN_MAP: map a whole object. NULL where the flag is missing. */
+    vex_status (*map)(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
+    void (*unmap)(vexi_store *store, vexi_mapping *mapping);
+
+    /* VEXI_STORE_CAN_LOG: create an append-only file that must not exist (VEX_EXISTS), durable as
+     * an empty file on return. Its content is read with `get`, `size` and `map` as an object's. */
+    vex_status (*log_create)(vexi_store *store, const char *name, vexi_log_file **out,
+                             vex_error *err);
+    /* Append: not durable before log_sync. On failure any part of `parts` may have been written. */
+    vex_status (*log_append)(vexi_log_file *log, const vexi_span *parts, size_t count,
+                             vex_error *err);
+    /* Make all that was appended durable. After a failure nothing is known of unsynced bytes and
+     * the log must be abandoned. */
+    vex_status (*log_sync)(vexi_log_file *log, vex_error *err);
+    void (*log_close)(vexi_log_file *log);
+
+    /* VEXI_STORE_CAN_LOCK: hold the store for writing, by name of a lock file, until the store is
+     * destroyed. VEX_BUSY when another process or store handle holds it; the message tells who. */
+    vex_status (*lock)(vexi_store *store, const char *name, vex_error *err);
+
+    void (*destroy)(vexi_store *store);
+} vexi_store_ops;
+
+/* Begins every implementation's struct. */
+struct vexi_store {
+    const vexi_store_ops *ops;
+    const vexi_env *env;
+};
+
+/* Begins every implementation's log struct. */
+struct vexi_log_file {
+    vexi_store *store;
+};
+
+/* Wrappers: check names, then call the table. Prefer them to ops. */
+vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range *ranges,
+                          size_t count, vex_error *err);
+/* The whole object into the arena, with a NUL behind it; VEX_LIMIT above size_max. */
+vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
+                              vexi_arena *arena, vexi_span *out, vex_error *err);
+vex_status vexi_store_put(vexi_store *store, const char *name, const vexi_span *parts, size_t count,
+                          vex_error *err);
+vex_status vexi_store_put_if_absent(vexi_store *store, const char *name, const vexi_span *parts,
+                                    size_t count, vex_error *err);
+vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *after, bool by_folder,
+                           vexi_arena *arena, vexi_listing *out, vex_error *err);
+vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err);
+vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
+vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
+void vexi_store_unmap(vexi_store *store,
+                      vexi_mapping *mapping); /* clears *mapping; NULL data is fine */
+vex_status vexi_store_log_create(vexi_store *store, const char *name, vexi_log_file **out,
+                                 vex_error *err);
+vex_status vexi_store_log_append(vexi_log_file *log, const vexi_span *parts, size_t count,
+                                 vex_error *err);
+vex_status vexi_store_log_sync(vexi_log_file *log, vex_error *err);
+void vexi_store_log_close(vexi_log_file *log); /* NULL is fine */
+vex_status vexi_store_lock(vexi_store *store, const char *name, vex_error *err);
+void vexi_store_destroy(vexi_store *store); /* NULL is fine; objects stay, handles are gone */
+static inline uint32_t vexi_store_flags(const vexi_store *store) {
+    return store->ops->flags;
+}
+
+/* An object opened for many reads: mapped where the store can map, else by ranges. */
+typedef struct vexi_object {
+    vexi_store *store; /* borrowed */
+    char *name;
+    uint64_t size_bytes;
+    vexi_mapping mapping; /* data == NULL where not mapped */
+} vexi_object;
+
+/* A wanted piece; `data` receives where its bytes are: in the mapping, or in the arena. */
+typedef struct vexi_piece {
+    uint64_t offset;
+    size_t size;
+    const uint8_t *data;
+} vexi_piece;
+
+/* size_bytes is what the log says; another actual size is VEX_CORRUPT. UINT64_MAX asks the store.
+ */
+vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_bytes,
+                            vexi_object *out, vex_error *err);
+void vexi_object_close(vexi_object *object);
+/* Fetch all pieces of one step together. Pieces outside the object are VEX_CORRUPT. */
+vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t count,
+                             vexi_arena *arena, vex_error *err);
+
+/* ---- Implementations ------------------------------------------------------------------------- */
+
+/* Objects in memory; can map, can log, can lock (within the process). For tests and mem:// lakes.
+ */
+vex_status vexi_store_mem_create(const vexi_env *env, vexi_store **out, vex_error *err);
+
+/* The disk below a file store: the few system calls whose order and durability matter, so that a
+ * test can crash between any two of them. See disk.h. */
+typedef struct vexi_disk vexi_disk;
+
+/* Objects as files below `root` (made if `create`, else VEX_NOT_FOUND). put writes
+ * a temporary file, syncs, renames (put_if_absent: links), syncs the folder; leftovers of a crash
+ * are removed on creation of the store when it takes the lock. disk is borrowed. */
+vex_status vexi_store_file_create(const vexi_env *env, vexi_disk *disk, const char *root,
+                                  bool create, vexi_store **out, vex_error *err);
+
+/* Faults to inject, by a seed. Rates are in parts per million of the calls of a kind. */
+typedef struct vexi_fault_plan {
+    uint64_t seed;
+    uint32_t error_ppm;       /* a call fails with VEX_IO and does nothing                       */
+    uint32_t lost_answer_ppm; /* a put happens, the caller sees VEX_UNKNOWN_OUTCOME              */
+    uint32_t full_ppm;        /* a put or append fails with VEX_FULL                             */
+    uint64_t fail_at;         /* the n-th call (from 1) fails with VEX_IO; 0 never               */
+    bool fail_after;          /* and so do all calls after it                                    */
+    uint32_t sync_error_ppm;  /* a log_sync fails; a part of the unsynced bytes is lost          */
+} vexi_fault_plan;
+
+/* Wraps `inner` (taken). The plan is copied. */
+vex_status vexi_store_fault_create(const vexi_env *env, vexi_store *inner,
+                                   const vexi_fault_plan *plan, vexi_store **out, vex_error *err);
+/* Calls so far; change the plan while nothing is under way. */
+uint64_t vexi_store_fault_calls(const vexi_store *store);
+void vexi_store_fault_set(vexi_store *store, const vexi_fault_plan *plan);
+
+#endif
