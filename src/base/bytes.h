@@ -12,6 +12,13 @@ typedef struct vexi_span {
     size_t size;
 } vexi_span;
 
+/* A wanted piece of an object; `data` receives where its bytes are: in a mapping, or in an arena. */
+typedef struct vexi_piece {
+    uint64_t offset;
+    size_t size;
+    const uint8_t *data;
+} vexi_piece;
+
 static inline vexi_span vexi_span_of(const void *data, size_t size) {
     return (vexi_span){.data = (const uint8_t *)data, .size = size};
 }

@@ -155,13 +155,6 @@ typedef struct vexi_object {
     vexi_mapping mapping; /* data == NULL where not mapped */
 } vexi_object;
 
-/* A wanted piece; `data` receives where its bytes are: in the mapping, or in the arena. */
-typedef struct vexi_piece {
-    uint64_t offset;
-    size_t size;
-    const uint8_t *data;
-} vexi_piece;
-
 /* size_bytes is what the log says; another actual size is VEX_CORRUPT. UINT64_MAX asks the store.
  */
 vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_bytes,

@@ -1,0 +1,51 @@
+/* Rows and schemas: what a segment, a log record and an import have in common. */
+#ifndef VEXI_FORMAT_ROW_H
+#define VEXI_FORMAT_ROW_H
+
+#include "base/arena.h"
+#include "base/bytes.h"
+
+/* One typed column. */
+typedef struct vexi_schema_column {
+    vex_string name; /* NUL-terminated too */
+    vex_type type;
+} vexi_schema_column;
+
+/* A collection's schema. Row columns are numbered: 0 attributes, 1 payload, 2 + i typed column i.
+ */
+typedef struct vexi_schema {
+    uint32_t dimension;
+    vex_metric metric;
+    vex_index_kind index;
+    uint32_t column_count; /* typed columns */
+    const vexi_schema_column *columns;
+} vexi_schema;
+
+enum {
+    VEXI_COLUMN_ATTRIBUTES = 0,
+    VEXI_COLUMN_PAYLOAD = 1,
+    VEXI_COLUMN_TYPED = 2,
+    VEXI_COLUMN_VECTOR = 0x7fffffff /* where a list of columns may name the vector too */
+};
+
+/* A value of one column. Strings (string, attributes, payload) are null when data is NULL. */
+typedef struct vexi_cell {
+    bool is_null;
+    union {
+        int64_t int64; /* timestamp too, microseconds */
+        double float64;
+        bool boolean;
+        vex_string string;
+    } as;
+} vexi_cell;
+
+/* A row in memory, borrowed pieces. */
+typedef struct vexi_row {
+    vex_string id;
+    const float *vector; /* dimension values; aligned to 4 bytes */
+    vex_string attributes;
+    vex_string payload;
+    const vexi_cell *cells; /* column_count, in schema order; NULL means all null */
+} vexi_row;
+
+#endif
