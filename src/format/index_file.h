@@ -1,0 +1,78 @@
+/* Index file: what a search needs of one segment besides its vectors. docs/format.md describes
+ * every byte.
+ *
+ * Little-endian, 64-byte aligned sections, mmap-able. The head comes first: fixed header, section
+ * directory, the Parquet layout (row groups, page map), list directory, centroids; one CRC-32C over
+ * all of it. Behind the head the bulk sections: ids by row position, the id hash table, CRC-32C of
+ * each row's vector bytes, inverse norms (cosine); one CRC-32C per 64 KiB block of the bulk, kept
+ * in the head. A head names element type, base and stride of the vectors (float32, others refused).
+ */
+#ifndef VEXI_FORMAT_INDEX_FILE_H
+#define VEXI_FORMAT_INDEX_FILE_H
+
+#include "base/buffer.h"
+#include "format/row.h"
+#include "format/segment_file.h"
+
+/* What goes in. Rows are in the segment's row order. */
+typedef struct vexi_index_input {
+    char segment[37]; /* uuid of the segment, for pairing */
+    const vexi_schema *schema;
+    const vexi_segment_layout *layout;
+    const vexi_row *const *rows;
+    size_t row_count;
+    uint32_t list_count;        /* 0: flat */
+    const float *centroids;     /* list_count x dimension */
+    const float *radii;         /* list_count */
+    const uint32_t *list_first; /* list_count + 1 row positions */
+} vexi_index_input;
+
+/* Append the file to `out` (empty on entry). */
+vex_status vexi_index_write(const vexi_env *env, const vexi_index_input *input, vexi_buffer *out,
+                            uint32_t *head_size, uint32_t *head_crc, vex_error *err);
+
+/* An opened index file: pointers into the bytes, which outlive it. Reading is thread-safe. */
+typedef struct vexi_index_file {
+    const vexi_env *env;
+    vexi_span bytes;
+    char segment[37];
+    uint32_t dimension;
+    vex_metric metric;
+    uint32_t row_count;
+    uint32_t list_count; /* 0: flat */
+    uint32_t head_size;
+    vexi_segment_layout layout; /* arrays owned by `memory` */
+    const float *centroids;     /* 64-byte aligned in the file, so 4-byte aligned in any mapping */
+    const float *radii;
+    const uint32_t *list_first;   /* owned by `memory` */
+    const uint8_t *inverse_norms; /* row_count float32s, NULL unless cosine; check first */
+    uint64_t norms_offset, crcs_offset, id_offsets_offset, ids_offset, ids_size, hash_offset;
+    uint64_t hash_slot_count;
+    const uint8_t *block_crcs;
+    size_t block_count;
+    uint8_t *block_checked; /* one byte a block, atomic: 1 checked */
+    void *memory;           /* given back by deinit */
+} vexi_index_file;
+
+/* Check magic, version, head CRC against the head and against `head_crc` (from the log), bounds of
+ * every section against bytes.size. VEX_CORRUPT, VEX_UNSUPPORTED (newer version, element type).
+ * bytes.data is aligned to 64. */
+vex_status vexi_index_open(const vexi_env *env, vexi_span bytes, uint32_t head_size,
+                           uint32_t head_crc, vexi_index_file *out, vex_error *err);
+void vexi_index_close(vexi_index_file *file);
+
+/* Check the blocks that cover the bytes, each once per opening. */
+vex_status vexi_index_check(vexi_index_file *file, uint64_t offset, uint64_t size, vex_error *err);
+/* Check everything. */
+vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err);
+
+/* Id of a row, a pointer into the bytes. */
+vex_status vexi_index_id(vexi_index_file *file, uint64_t row, vex_string *out, vex_error *err);
+/* Row of an id: *found tells. hash = vexi_hash64 of the id. */
+vex_status vexi_index_find(vexi_index_file *file, vex_string id, uint64_t hash, bool *found,
+                           uint64_t *row, vex_error *err);
+/* Stored CRC-32C of a row's vector bytes. */
+vex_status vexi_index_vector_crcs(vexi_index_file *file, uint64_t first_row, size_t count,
+                                  const uint8_t **crcs, vex_error *err);
+
+#endif
