@@ -34,7 +34,9 @@ typedef struct vexi_delta_index {
 } vexi_delta_index;
 
 typedef struct vexi_delta_add {
-    vex_string path; /* percent-decoded */
+    vex_string path;     /* percent-decoded */
+    vex_string raw_path; /* as another engine encoded it, to be written back unchanged (engines
+                            compare it byte by byte); null: the encoding of `path` */
     uint64_t size_bytes;
     int64_t modification_time_ms;
     int64_t row_count; /* stats.numRecords, physical; -1 unknown */
@@ -45,6 +47,7 @@ typedef struct vexi_delta_add {
 
 typedef struct vexi_delta_remove {
     vex_string path;
+    vex_string raw_path; /* of the add that it removes */
     int64_t deletion_timestamp_ms;
     bool data_change;
     uint64_t size_bytes;
@@ -64,6 +67,8 @@ typedef struct vexi_delta_metadata {
                            where the table is not ours */
     size_t configuration_count;
     const vexi_delta_pair *configuration;
+    vex_string schema_string; /* as read, so that writing this metadata again keeps columns that
+                                 `schema` leaves out; null: made from `schema` */
     size_t partition_column_count; /* foreign tables: we refuse > 0 */
 } vexi_delta_metadata;
 
@@ -71,6 +76,11 @@ typedef struct vexi_delta_protocol {
     int32_t reader_version; /* 0: the commit has none */
     int32_t writer_version;
     bool deletion_vectors; /* feature listed */
+    /* Features as listed, reader's first; written back together with deletionVectors. */
+    size_t reader_feature_count;
+    size_t writer_feature_count;
+    const vex_string *reader_features;
+    const vex_string *writer_features;
 } vexi_delta_protocol;
 
 typedef struct vexi_delta_txn {
@@ -106,6 +116,9 @@ vex_status vexi_delta_parse(vexi_span file, vexi_arena *arena, vexi_delta_commit
  * vexi_delta_configure. Adds carry stats {"numRecords", "tightBounds": false with a dv}. */
 vex_status vexi_delta_write(const vexi_delta_commit *commit, vexi_buffer *out, vex_error *err);
 
+/* Value of a configuration key; null if it is not there. */
+vex_string vexi_delta_configured(const vexi_delta_metadata *metadata, const char *key);
+
 /* Configuration of a collection that we make: vexlake.dimension, .metric, .index, .formatVersion,
  * .rotationSeed (given), and delta.enableDeletionVectors where dv. In the arena. */
 vex_status vexi_delta_configure(const vexi_schema *schema, uint64_t rotation_seed, bool dv,
@@ -116,6 +129,7 @@ vex_status vexi_delta_configure(const vexi_schema *schema, uint64_t rotation_see
 typedef struct vexi_delta_file {
     vexi_delta_add add;
     int64_t added_version; /* version of the first add of this path that was not removed since */
+    uint64_t path_hash;    /* vexi_hash64 of add.path */
 } vexi_delta_file;
 
 /* The table as of a version. Owns its memory. */
@@ -141,6 +155,9 @@ void vexi_delta_state_deinit(vexi_delta_state *state);
  * with another id than before (VDROP, then VCREATE) forgets the txns. */
 vex_status vexi_delta_state_apply(vexi_delta_state *state, const vexi_delta_commit *commit,
                                   vex_error *err);
+/* VEX_UNSUPPORTED where the table asks writers for what we do not do (append only, change data
+ * feed, constraints, generated columns, unknown features), naming it. Ask before every commit. */
+vex_status vexi_delta_state_writable(const vexi_delta_state *state, vex_error *err);
 /* txn version of an application, -1 if there is none. */
 int64_t vexi_delta_state_txn(const vexi_delta_state *state, vex_string app_id);
 

@@ -27,7 +27,10 @@ typedef struct vexi_index_input {
     const uint32_t *list_first; /* list_count + 1 row positions */
 } vexi_index_input;
 
-/* Append the file to `out` (empty on entry). */
+/* Append the file to `out` (empty on entry).
+ *
+ * VEX_INVALID  two rows of one id.
+ * VEX_LIMIT    ids of 4 GiB or more together. */
 vex_status vexi_index_write(const vexi_env *env, const vexi_index_input *input, vexi_buffer *out,
                             uint32_t *head_size, uint32_t *head_crc, vex_error *err);
 
@@ -48,6 +51,9 @@ typedef struct vexi_index_file {
     const uint8_t *inverse_norms; /* row_count float32s, NULL unless cosine; check first */
     uint64_t norms_offset, crcs_offset, id_offsets_offset, ids_offset, ids_size, hash_offset;
     uint64_t hash_slot_count;
+    uint32_t hash_probe_max; /* slots that the longest search looks at */
+    uint32_t vector_stride;  /* bytes from a vector to the next within a row group */
+    uint64_t bulk_offset;    /* of the first block */
     const uint8_t *block_crcs;
     size_t block_count;
     uint8_t *block_checked; /* one byte a block, atomic: 1 checked */
@@ -56,7 +62,8 @@ typedef struct vexi_index_file {
 
 /* Check magic, version, head CRC against the head and against `head_crc` (from the log), bounds of
  * every section against bytes.size. VEX_CORRUPT, VEX_UNSUPPORTED (newer version, element type).
- * bytes.data is aligned to 64. */
+ * bytes.data is aligned to 64. Everything that later calls index by is checked here or at its use:
+ * no file, whatever its bytes, makes them read outside `bytes`. */
 vex_status vexi_index_open(const vexi_env *env, vexi_span bytes, uint32_t head_size,
                            uint32_t head_crc, vexi_index_file *out, vex_error *err);
 void vexi_index_close(vexi_index_file *file);

@@ -40,12 +40,22 @@ typedef struct vexi_wal_record {
                                           so that a record explains itself */
 } vexi_wal_record;
 
-/* Append a record with its sequence number zero; returns where it begins through *offset. */
+/* Append a record with its sequence number zero; returns where it begins through *offset. Until
+ * it is sealed its header has no valid CRC.
+ *
+ * VEX_INVALID  collection is no UUID.
+ * VEX_LIMIT    larger than VEXI_WAL_RECORD_SIZE_MAX, or than the buffer's limit. */
 vex_status vexi_wal_record_write(const vexi_wal_record *record, vexi_buffer *out, size_t *offset,
                                  vex_error *err);
 /* Put the sequence number into a written record (size_bytes long) and finish its CRC. Cheap: the
  * CRC of the rest is kept in the record until then. */
 void vexi_wal_record_seal(uint8_t *record, uint64_t sequence);
+/* The same for a writer that knows where the record will stand in its file, and how many bytes of
+ * that file were synced when it was sealed. A reader then takes the record at that place alone (a
+ * copy inside a payload is none), and counts it as proof of damage (`later` below) only where
+ * synced bytes are damaged: records of one unsynced append may reach the disk in any order. */
+void vexi_wal_record_seal_at(uint8_t *record, uint64_t sequence, uint64_t offset,
+                             uint64_t synced_size);
 /* Size of the record that starts here (trusted bytes). */
 size_t vexi_wal_record_size(const uint8_t *record);
 
@@ -56,9 +66,14 @@ typedef enum vexi_wal_read {
 } vexi_wal_read;
 
 /* Read the record at *offset of the file (which is limited to the cut by the caller) and advance.
- * Strings, vector (copied, aligned) and cells are in the arena or the file. On VEXI_WAL_TORN,
- * *later receives whether a whole record with a valid CRC follows anywhere behind (then the damage
- * is not a torn tail). VEX_UNSUPPORTED, VEX_MEMORY. */
+ * Strings, vector (copied, aligned) and cells are in the arena or the file; columns is what the
+ * record itself says. On VEXI_WAL_TORN, *later receives whether a whole record with a valid CRC
+ * follows anywhere behind that was sealed after these bytes were synced, or without telling (then
+ * the damage is not a torn tail).
+ *
+ * VEX_CORRUPT      a record with a valid CRC makes no sense.
+ * VEX_UNSUPPORTED  it holds something that this version does not know and must.
+ * VEX_MEMORY */
 vex_status vexi_wal_record_read(vexi_span file, size_t *offset, vexi_arena *arena,
                                 vexi_wal_record *out, vexi_wal_read *result, bool *later,
                                 vex_error *err);
