@@ -199,10 +199,12 @@ typedef struct vexi_fault_plan {
     uint32_t sync_error_ppm;  /* a log_sync fails; a part of the unsynced bytes is lost          */
 } vexi_fault_plan;
 
-/* Wraps `inner` (taken). The plan is copied. */
+/* Wraps `inner` (taken, destroyed on failure too). The plan is copied. With sync errors in the plan
+ * at log_create, appended bytes can be read only once they are synced. */
 vex_status vexi_store_fault_create(const vexi_env *env, vexi_store *inner,
                                    const vexi_fault_plan *plan, vexi_store **out, vex_error *err);
-/* Calls so far; change the plan while nothing is under way. */
+/* Calls since the store was created or its plan was set. Set the plan while nothing is under way:
+ * counting starts at 0 again, and the n-th call of fail_at with it. */
 uint64_t vexi_store_fault_calls(const vexi_store *store);
 void vexi_store_fault_set(vexi_store *store, const vexi_fault_plan *plan);
 
