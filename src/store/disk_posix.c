@@ -35,6 +35,7 @@ static vex_status fail_errno(vex_error *err, int code, const char *what, const c
     switch (code) {
     case ENOENT:
     case ENOTDIR:
+    case ELOOP:
         status = VEX_NOT_FOUND;
         break;
     case EEXIST:
@@ -284,17 +285,14 @@ static vex_status posix_sync_folder(vexi_disk *disk, const char *path, vex_error
     return result == 0 ? VEX_OK : fail_errno(err, code, "sync folder", path);
 }
 
-/* Whether a folder's entry is a folder; false also for what is neither file nor folder, which the
- * caller finds out when it asks for its size. Links are followed. */
+/* Whether a folder's entry is a folder. A link to one is none: links may lead in circles. A link to
+ * a file counts as a file; what is neither is found out when its size is asked for. */
 static bool entry_is_folder(int folder, const struct dirent *entry) {
-    if (entry->d_type == DT_DIR) {
-        return true;
-    }
-    if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK) {
-        return false;
+    if (entry->d_type != DT_UNKNOWN) {
+        return entry->d_type == DT_DIR;
     }
     struct stat info;
-    return fstatat(folder, entry->d_name, &info, 0) == 0 && S_ISDIR(info.st_mode);
+    return fstatat(folder, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(info.st_mode);
 }
 
 static vex_status posix_list_folder(vexi_disk *disk, const char *path, vexi_arena *arena,

@@ -16,7 +16,8 @@
  *
  * One temporary folder, rather than temporary files beside their targets: other engines that list a
  * table never see them, and cleaning up is one listing instead of a walk through the whole lake.
- * The price is that a folder below the root cannot lie on another file system.
+ * The price is that a folder below the root cannot lie on another file system. Listings do not
+ * follow links to folders, which may lead in circles.
  *
  * Failures. A put whose rename failed has changed nothing. A put whose folder sync failed reports
  * VEX_IO and may be there or not after a crash, as its contract says. A put_if_absent in that
@@ -744,16 +745,20 @@ static const vexi_store_ops file_ops = {
     .destroy = file_destroy,
 };
 
-/* Make the root and what is missing above it, each durable before the next. The folder above a
- * root that was there may belong to others and not even be readable, so its sync may fail. */
+/* Make the root and what is missing above it, each durable before the next. Folders that were there
+ * are synced too, for one who made them may have died before its sync; but they may belong to
+ * others and not even be readable, so that sync may fail. */
 static vex_status make_root(vexi_disk *disk, const char *path, vex_error *err) {
-    bool made = false;
-    vex_status status = disk->ops->make_folder(disk, path, &made, err);
     file_path parent;
     parent_path(path, &parent);
-    if (status == VEX_NOT_FOUND && strlen(parent.text) < strlen(path) && parent.text[0] != '\0') {
+    bool has_parent = parent.text[0] != '\0' && strlen(parent.text) < strlen(path);
+    bool made = false;
+    vex_status status = disk->ops->make_folder(disk, path, &made, err);
+    if (has_parent && status == VEX_NOT_FOUND) {
         VEX_TRY(make_root(disk, parent.text, err));
         status = disk->ops->make_folder(disk, path, &made, err);
+    } else if (has_parent && status == VEX_OK) {
+        (void)make_root(disk, parent.text, NULL);
     }
     VEX_TRY(status);
     status = disk->ops->sync_folder(disk, parent.text, err);
