@@ -41,7 +41,7 @@ typedef struct vexi_segment_layout {
     const vexi_page *pages;
 } vexi_segment_layout;
 
-enum { VEXI_ROW_GROUP_ROWS = 1000 }; /* default; see docs/decisions for the measurement */
+enum { VEXI_ROW_GROUP_ROWS = 10000 }; /* at most; docs/decisions/0002-row-groups.md */
 
 /* Write rows (in this order) as a Parquet file appended to `out` (empty on entry). The layout's
  * arrays are in the arena. */
