@@ -55,13 +55,60 @@ typedef struct vexi_page_header {
 /* Parse the page header at the start of bytes. VEX_CORRUPT: no header, or sizes beyond bytes. */
 vex_status vexi_page_header_read(vexi_span bytes, vexi_page_header *out, vex_error *err);
 
+/* Types of compact Thrift (https://github.com/apache/thrift, doc/specs:
+ * thrift-compact-protocol.md).
+ */
+enum {
+    VEXI_THRIFT_STOP = 0,
+    VEXI_THRIFT_TRUE = 1,
+    VEXI_THRIFT_FALSE = 2,
+    VEXI_THRIFT_BYTE = 3,
+    VEXI_THRIFT_I16 = 4,
+    VEXI_THRIFT_I32 = 5,
+    VEXI_THRIFT_I64 = 6,
+    VEXI_THRIFT_DOUBLE = 7,
+    VEXI_THRIFT_BINARY = 8,
+    VEXI_THRIFT_LIST = 9,
+    VEXI_THRIFT_SET = 10,
+    VEXI_THRIFT_MAP = 11,
+    VEXI_THRIFT_STRUCT = 12
+};
+
 /* Compact Thrift over a reader, as far as headers and footers need it: a bounded skip of one value
  * of a type. false: malformed, or nested deeper than `depth`. */
 bool vexi_thrift_skip(vexi_reader *reader, uint8_t type, int depth);
+/* The next field of a struct: false at its end or on malformed bytes (reader->failed). *field is
+ * the field before, 0 at first. */
+bool vexi_thrift_field(vexi_reader *reader, int64_t *field, uint8_t *type);
+/* The head of a list. Every element takes at least a byte, so a count beyond what is left fails. */
+bool vexi_thrift_list(vexi_reader *reader, uint8_t *element, uint64_t *count);
 uint64_t vexi_thrift_varint(vexi_reader *reader);
 static inline int64_t vexi_thrift_zigzag(uint64_t value) {
     return (int64_t)(value >> 1) ^ -(int64_t)(value & 1);
 }
+
+/* ---- Foreign files (parquet_check.c) --------------------------------------------------------- */
+
+enum {
+    VEXI_PARQUET_FOOTER_SIZE_MAX = 256 << 20,
+    VEXI_PARQUET_DEPTH_MAX = 8,      /* of the schema, below its root */
+    VEXI_PARQUET_COLUMNS_MAX = 1000, /* leaves */
+    VEXI_PARQUET_ROW_GROUPS_MAX = 1 << 20,
+    VEXI_PARQUET_PAGE_UNPACKED_MAX = 1 << 30,
+    VEXI_PARQUET_PAGE_VALUES_MAX = 1 << 26
+};
+
+/* Check the magic, the footer's size and shape before carquet sees the file: well-formed Thrift,
+ * schema within the limits above, a column chunk per leaf in every row group, row counts that are
+ * not negative and add up. VEX_INVALID: no Parquet file. VEX_CORRUPT, VEX_UNSUPPORTED. */
+vex_status vexi_parquet_check_footer(vexi_span file, vex_error *err);
+
+/* Check the page headers of one column chunk: inside of the file, sizes and counts within the
+ * limits, value counts that add up to the chunk's and to at most value_max. */
+vex_status vexi_parquet_check_chunk(const carquet_reader_t *reader, vexi_span file, int32_t group,
+                                    int32_t leaf, int64_t value_max, vex_error *err);
+
+/* ---- Our own pages --------------------------------------------------------------------------- */
 
 /* A page of ours, checked and unpacked. */
 typedef struct vexi_page_values {

@@ -13,24 +13,6 @@
 
 #include "base/checksum.h"
 
-/* Types of compact Thrift (https://github.com/apache/thrift: doc/specs/thrift-compact-protocol.md).
- */
-enum {
-    THRIFT_STOP = 0,
-    THRIFT_TRUE = 1,
-    THRIFT_FALSE = 2,
-    THRIFT_BYTE = 3,
-    THRIFT_I16 = 4,
-    THRIFT_I32 = 5,
-    THRIFT_I64 = 6,
-    THRIFT_DOUBLE = 7,
-    THRIFT_BINARY = 8,
-    THRIFT_LIST = 9,
-    THRIFT_SET = 10,
-    THRIFT_MAP = 11,
-    THRIFT_STRUCT = 12
-};
-
 enum { HEADER_DEPTH_MAX = 8 };
 
 vex_status vexi_carquet_fail(carquet_status_t status, const carquet_error_t *detail,
@@ -76,25 +58,35 @@ uint64_t vexi_thrift_varint(vexi_reader *reader) {
 
 /* One value inside a list or map, where booleans take a byte. */
 static bool skip_element(vexi_reader *reader, uint8_t type, int depth) {
-    if (type == THRIFT_TRUE || type == THRIFT_FALSE) {
+    if (type == VEXI_THRIFT_TRUE || type == VEXI_THRIFT_FALSE) {
         (void)vexi_read_u8(reader);
         return !reader->failed;
     }
     return vexi_thrift_skip(reader, type, depth);
 }
 
-static bool skip_list(vexi_reader *reader, int depth) {
+bool vexi_thrift_list(vexi_reader *reader, uint8_t *element, uint64_t *count) {
     uint8_t head = vexi_read_u8(reader);
-    uint64_t count = head >> 4;
-    if (count == 15) {
-        count = vexi_thrift_varint(reader);
+    *element = head & 0x0f;
+    *count = head >> 4;
+    if (*count == 15) {
+        *count = vexi_thrift_varint(reader);
     }
-    /* Every element takes at least a byte, so the count is bounded by what is left. */
-    if (reader->failed || count > reader->size - reader->offset) {
+    if (reader->failed || *count > reader->size - reader->offset) {
+        reader->failed = true;
+        return false;
+    }
+    return true;
+}
+
+static bool skip_list(vexi_reader *reader, int depth) {
+    uint8_t element;
+    uint64_t count;
+    if (!vexi_thrift_list(reader, &element, &count)) {
         return false;
     }
     for (uint64_t i = 0; i < count; i++) {
-        if (!skip_element(reader, head & 0x0f, depth - 1)) {
+        if (!skip_element(reader, element, depth - 1)) {
             return false;
         }
     }
@@ -124,21 +116,21 @@ bool vexi_thrift_skip(vexi_reader *reader, uint8_t type, int depth) {
         return false;
     }
     switch (type) {
-    case THRIFT_TRUE:
-    case THRIFT_FALSE:
+    case VEXI_THRIFT_TRUE:
+    case VEXI_THRIFT_FALSE:
         return !reader->failed;
-    case THRIFT_BYTE:
+    case VEXI_THRIFT_BYTE:
         (void)vexi_read_u8(reader);
         return !reader->failed;
-    case THRIFT_I16:
-    case THRIFT_I32:
-    case THRIFT_I64:
+    case VEXI_THRIFT_I16:
+    case VEXI_THRIFT_I32:
+    case VEXI_THRIFT_I64:
         (void)vexi_thrift_varint(reader);
         return !reader->failed;
-    case THRIFT_DOUBLE:
+    case VEXI_THRIFT_DOUBLE:
         (void)vexi_read_bytes(reader, 8);
         return !reader->failed;
-    case THRIFT_BINARY: {
+    case VEXI_THRIFT_BINARY: {
         uint64_t size = vexi_thrift_varint(reader);
         if (size > reader->size) {
             return false;
@@ -146,18 +138,18 @@ bool vexi_thrift_skip(vexi_reader *reader, uint8_t type, int depth) {
         (void)vexi_read_bytes(reader, (size_t)size);
         return !reader->failed;
     }
-    case THRIFT_LIST:
-    case THRIFT_SET:
+    case VEXI_THRIFT_LIST:
+    case VEXI_THRIFT_SET:
         return skip_list(reader, depth);
-    case THRIFT_MAP:
+    case VEXI_THRIFT_MAP:
         return skip_map(reader, depth);
-    case THRIFT_STRUCT:
+    case VEXI_THRIFT_STRUCT:
         for (;;) {
             uint8_t head = vexi_read_u8(reader);
             if (reader->failed) {
                 return false;
             }
-            if (head == THRIFT_STOP) {
+            if (head == VEXI_THRIFT_STOP) {
                 return true;
             }
             if (head >> 4 == 0) {
@@ -172,10 +164,9 @@ bool vexi_thrift_skip(vexi_reader *reader, uint8_t type, int depth) {
     }
 }
 
-/* The next field of a struct: false at its end or on malformed bytes (reader->failed). */
-static bool next_field(vexi_reader *reader, int64_t *field, uint8_t *type) {
+bool vexi_thrift_field(vexi_reader *reader, int64_t *field, uint8_t *type) {
     uint8_t head = vexi_read_u8(reader);
-    if (reader->failed || head == THRIFT_STOP) {
+    if (reader->failed || head == VEXI_THRIFT_STOP) {
         return false;
     }
     *type = head & 0x0f;
@@ -189,7 +180,7 @@ static bool next_field(vexi_reader *reader, int64_t *field, uint8_t *type) {
 
 /* A number that must fit 0..INT32_MAX (or any 32 bits where `any`). */
 static uint32_t read_i32(vexi_reader *reader, uint8_t type, bool any) {
-    if (type != THRIFT_I32) {
+    if (type != VEXI_THRIFT_I32) {
         reader->failed = true;
         return 0;
     }
@@ -205,7 +196,7 @@ static uint32_t read_i32(vexi_reader *reader, uint8_t type, bool any) {
 static void read_data_page(vexi_reader *reader, vexi_page_header *out) {
     int64_t field = 0;
     uint8_t type = 0;
-    while (next_field(reader, &field, &type)) {
+    while (vexi_thrift_field(reader, &field, &type)) {
         bool data = out->kind == VEXI_PAGE_DATA;
         if (field == 1) {
             out->value_count = read_i32(reader, type, false);
@@ -224,7 +215,7 @@ static void read_data_page(vexi_reader *reader, vexi_page_header *out) {
 static void read_data_page_v2(vexi_reader *reader, vexi_page_header *out) {
     int64_t field = 0;
     uint8_t type = 0;
-    while (next_field(reader, &field, &type)) {
+    while (vexi_thrift_field(reader, &field, &type)) {
         if (field == 1) {
             out->value_count = read_i32(reader, type, false);
         } else if (field == 4) {
@@ -242,7 +233,7 @@ vex_status vexi_page_header_read(vexi_span bytes, vexi_page_header *out, vex_err
     int64_t field = 0;
     uint8_t type = 0;
     bool counted = false;
-    while (next_field(&reader, &field, &type)) {
+    while (vexi_thrift_field(&reader, &field, &type)) {
         if (field == 1) {
             out->kind = (int32_t)read_i32(&reader, type, false);
         } else if (field == 2) {
@@ -252,10 +243,10 @@ vex_status vexi_page_header_read(vexi_span bytes, vexi_page_header *out, vex_err
         } else if (field == 4) {
             out->crc = read_i32(&reader, type, true);
             out->has_crc = true;
-        } else if (type == THRIFT_STRUCT && (field == 5 || field == 7)) {
+        } else if (type == VEXI_THRIFT_STRUCT && (field == 5 || field == 7)) {
             read_data_page(&reader, out);
             counted = true;
-        } else if (type == THRIFT_STRUCT && field == 8) {
+        } else if (type == VEXI_THRIFT_STRUCT && field == 8) {
             read_data_page_v2(&reader, out);
             counted = true;
         } else if (!vexi_thrift_skip(&reader, type, HEADER_DEPTH_MAX)) {
