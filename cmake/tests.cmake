@@ -22,3 +22,5 @@ foreach(source IN LISTS test_sources)
   set_tests_properties(${module}/${name} PROPERTIES TIMEOUT 900
     ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1;UBSAN_OPTIONS=print_stacktrace=1")
 endforeach()
+
+include(cmake/suites.cmake)
