@@ -48,4 +48,15 @@ typedef struct vexi_row {
     const vexi_cell *cells; /* column_count, in schema order; NULL means all null */
 } vexi_row;
 
+/* Value of a column (numbers as above, without the vector) of a row. */
+static inline void vexi_row_cell(const vexi_row *row, uint32_t column, vexi_cell *out) {
+    if (column >= VEXI_COLUMN_TYPED) {
+        *out = row->cells == NULL ? (vexi_cell){.is_null = true}
+                                  : row->cells[column - VEXI_COLUMN_TYPED];
+        return;
+    }
+    vex_string text = column == VEXI_COLUMN_ATTRIBUTES ? row->attributes : row->payload;
+    *out = (vexi_cell){.is_null = text.data == NULL, .as.string = text};
+}
+
 #endif

@@ -21,7 +21,7 @@ typedef struct vexi_row_source_options {
  * types that fit), double (float too), string, bool, timestamp (any unit, to microseconds);
  * columns `attributes` (string) and `payload` (binary) become the row's own. Other types are left
  * out and named in `skipped` (comma-separated text, may be empty). An integer id column appears
- * as a typed column too. */
+ * as a typed column too, as `id_number` if its name is `id`, which no typed column can have. */
 typedef struct vexi_row_source_info {
     uint32_t dimension;
     uint64_t row_count; /* 0 while unknown (JSON lines) */
@@ -32,15 +32,18 @@ typedef struct vexi_row_source_info {
 
 /* name: the file's, decides the format together with the first bytes; for messages too. The file
  * and options stay borrowed until close. VEX_INVALID: no vector column, ragged vectors (err->row),
- * unknown format; VEX_CORRUPT: damaged. The dimension is that of the first row. */
+ * unknown format; VEX_CORRUPT: damaged; VEX_UNSUPPORTED. The dimension is that of the first row, 0
+ * where a Parquet file has none. */
 vex_status vexi_row_source_open(const vexi_env *env, const char *name, vexi_span file,
                                 const vexi_row_source_options *options, vexi_row_source **out,
                                 vexi_row_source_info *info, vex_error *err);
 
 /* The next up to row_max rows, in file order, memory in the arena (which the caller clears between
- * batches); *row_count 0 at the end. cells are in the order of info->columns. Checks: dimension of
- * every vector, finite values, no null vector or id, id 1..VEX_ID_SIZE_MAX bytes of UTF-8,
- * attributes a JSON object; err->row is the row's number in the file, from 0. */
+ * batches); fewer at the end of a row group, or where their vectors would pass 64 MiB; *row_count 0
+ * at the end. After a failure the source can only be closed. cells are in the order of
+ * info->columns. Checks: dimension of every vector, finite values, no null vector or id,
+ * id 1..VEX_ID_SIZE_MAX bytes of UTF-8, attributes a JSON object; err->row is the row's number in
+ * the file, from 0. */
 vex_status vexi_row_source_next(vexi_row_source *source, size_t row_max, vexi_arena *arena,
                                 vexi_row **rows, size_t *row_count, vex_error *err);
 

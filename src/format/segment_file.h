@@ -3,8 +3,8 @@
  * Columns: id string, vector list<float32>, attributes string, payload binary, typed columns; all
  * nullable in the schema, id and vector never null in fact. The vector column is PLAIN and
  * uncompressed with one page per row group, so that a vector's bytes are at
- * row_groups[g].vector_offset + (row - first_row) * dimension * 4. Fixed-width columns have one
- * page per row group; attributes, payload and strings have pages of about 64 KiB. Page CRCs on.
+ * row_groups[g].vector_offset + (row - first_row) * dimension * 4. The pages of all other columns
+ * take less than 16 KiB, or hold one larger value. Page CRCs on.
  * Pure functions over bytes: the caller does the I/O. */
 #ifndef VEXI_FORMAT_SEGMENT_FILE_H
 #define VEXI_FORMAT_SEGMENT_FILE_H
@@ -41,7 +41,7 @@ typedef struct vexi_segment_layout {
     const vexi_page *pages;
 } vexi_segment_layout;
 
-enum { VEXI_ROW_GROUP_ROWS = 1000 }; /* default; see docs/decisions for the measurement */
+enum { VEXI_ROW_GROUP_ROWS = 10000 }; /* at most; docs/decisions/0002-row-groups.md */
 
 /* Write rows (in this order) as a Parquet file appended to `out` (empty on entry). The layout's
  * arrays are in the arena. */
@@ -54,7 +54,8 @@ uint64_t vexi_segment_vector_offset(const vexi_segment_layout *layout, uint32_t 
                                     uint64_t row);
 
 /* Pieces of the file that decoding `columns` (numbers as in row.h, without the vector) for `rows`
- * (ascending positions) needs: the footer first, then page ranges; each once. In the arena. */
+ * (ascending positions) needs: page ranges by offset, each once, neighbours joined; the footer is
+ * not needed. In the arena. VEX_INVALID: a row beyond the segment. */
 vex_status vexi_segment_plan(const vexi_segment_layout *layout, const uint32_t *columns,
                              size_t column_count, const uint64_t *rows, size_t row_count,
                              vexi_arena *arena, vexi_piece **pieces, size_t *piece_count,

@@ -3,6 +3,7 @@
  * A store is a flat name space of immutable objects ("packages/data/x.parquet"): put once, read by
  * ranges, listed by prefix, deleted. Names are non-empty, at most 1,024 bytes of
  * [A-Za-z0-9._~=-] and '/', without "//", a leading or trailing '/', or the segments "." and "..";
+ * a segment has at most 255 bytes and does not begin with ".tmp-" (a file store's temporary files);
  * no name is both an object and a folder of others. Beside objects, a store on a local disk keeps
  * append-only logs.
  *
@@ -22,9 +23,10 @@ typedef struct vexi_log_file vexi_log_file;
 
 enum {
     VEXI_STORE_NAME_SIZE_MAX = 1024,
-    VEXI_STORE_CAN_MAP = 1, /* map is there */
-    VEXI_STORE_CAN_LOG = 2, /* log_open is there */
-    VEXI_STORE_CAN_LOCK = 4 /* lock is there */
+    VEXI_STORE_SEGMENT_SIZE_MAX = 255, /* what file systems allow */
+    VEXI_STORE_CAN_MAP = 1,            /* map is there */
+    VEXI_STORE_CAN_LOG = 2,            /* log_open is there */
+    VEXI_STORE_CAN_LOCK = 4            /* lock is there */
 };
 
 /* A piece of an object, and where its bytes go (`size` bytes, caller's). */
@@ -68,17 +70,20 @@ typedef struct vexi_store_ops {
                       vex_error *err);
 
     /* The same, but only if there is no object of that name: VEX_EXISTS otherwise. Of racing calls
-     * one wins. VEX_UNKNOWN_OUTCOME when the object may or may not be there: read it back. */
+     * one wins. VEX_UNKNOWN_OUTCOME when the object may or may not be there: read it back. On
+     * VEX_EXISTS the object that is there is durable, so after an unknown outcome a second try with
+     * the same bytes and a comparison settle it. */
     vex_status (*put_if_absent)(vexi_store *store, const char *name, const vexi_span *parts,
                                 size_t count, vex_error *err);
 
     /* Objects whose names begin with `prefix` (may be "") and sort after `after` (may be NULL).
      * With by_folder, names are cut behind the first '/' after the prefix and folders are listed
-     * once. An absent folder is an empty listing. */
+     * once; `after` then compares with the cut name. A folder that holds no object is not listed.
+     * An absent folder is an empty listing. A lock's file may appear. */
     vex_status (*list)(vexi_store *store, const char *prefix, const char *after, bool by_folder,
                        vexi_arena *arena, vexi_listing *out, vex_error *err);
 
-    /* Delete an object; one that is not there is fine. */
+    /* Delete an object, durably; one that is not there is fine. Who mapped it keeps its bytes. */
     vex_status (*remove)(vexi_store *store, const char *name, vex_error *err);
 
     /* Size of an object. VEX_NOT_FOUND. */
@@ -118,7 +123,10 @@ struct vexi_log_file {
     vexi_store *store;
 };
 
-/* Wrappers: check names, then call the table. Prefer them to ops. */
+/* Whether the name follows the rules above. */
+bool vexi_store_name_valid(const char *name);
+
+/* Wrappers: check names (VEX_INVALID), then call the table. Prefer them to ops. */
 vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range *ranges,
                           size_t count, vex_error *err);
 /* The whole object into the arena, with a NUL behind it; VEX_LIMIT above size_max. */
@@ -191,10 +199,12 @@ typedef struct vexi_fault_plan {
     uint32_t sync_error_ppm;  /* a log_sync fails; a part of the unsynced bytes is lost          */
 } vexi_fault_plan;
 
-/* Wraps `inner` (taken). The plan is copied. */
+/* Wraps `inner` (taken, destroyed on failure too). The plan is copied. With sync errors in the plan
+ * at log_create, appended bytes can be read only once they are synced. */
 vex_status vexi_store_fault_create(const vexi_env *env, vexi_store *inner,
                                    const vexi_fault_plan *plan, vexi_store **out, vex_error *err);
-/* Calls so far; change the plan while nothing is under way. */
+/* Calls since the store was created or its plan was set. Set the plan while nothing is under way:
+ * counting starts at 0 again, and the n-th call of fail_at with it. */
 uint64_t vexi_store_fault_calls(const vexi_store *store);
 void vexi_store_fault_set(vexi_store *store, const vexi_fault_plan *plan);
 

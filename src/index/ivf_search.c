@@ -1,0 +1,129 @@
+/* Searching: the lists in the order of their promise for a query, and how many to make and probe.
+ *
+ * L2 ranks by the distance to the centroid. Inner product ranks by the dot product; so does cosine,
+ * whose centroids are unit vectors, without regard to the query's length. */
+#include <math.h>
+#include <string.h>
+
+#include "index/ivf.h"
+
+#define RADIX_COUNT_MAX 4096u
+
+uint32_t vexi_ivf_default_list_count(uint64_t row_count, uint32_t dimension) {
+    (void)dimension;
+    if (row_count < 4000) {
+        return 0;
+    }
+    double lists = 2.0 * sqrt((double)row_count);
+    return lists > 65536 ? 65536 : (uint32_t)lists;
+}
+
+uint32_t vexi_ivf_default_nprobe(uint32_t list_count, uint32_t k) {
+    double probes = 4.0 + list_count / 10.0 + k / 20.0;
+    return probes >= list_count ? list_count : (uint32_t)probes;
+}
+
+/* A number whose unsigned order is that of the floats; what is not a number comes last. */
+static uint32_t sort_key(float score) {
+    uint32_t bits;
+    if (isnan(score)) {
+        return UINT32_MAX;
+    }
+    memcpy(&bits, &score, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static uint32_t load_key(const float *keys, uint32_t i) {
+    uint32_t key;
+    memcpy(&key, &keys[i], sizeof key);
+    return key;
+}
+
+/* lists = 0 .. count - 1 stably sorted by key: four passes of eight bits, least significant first,
+ * so it ends where it began. */
+static void radix_sort(const float *keys, uint32_t count, uint32_t *lists) {
+    uint32_t other[RADIX_COUNT_MAX];
+    uint32_t starts[4][256] = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t key = load_key(keys, i);
+        lists[i] = i;
+        for (uint32_t pass = 0; pass < 4; pass++) {
+            starts[pass][key >> (8 * pass) & 255]++;
+        }
+    }
+    uint32_t *from = lists, *to = other;
+    for (uint32_t pass = 0; pass < 4; pass++) {
+        uint32_t start = 0;
+        for (uint32_t digit = 0; digit < 256; digit++) {
+            uint32_t size = starts[pass][digit];
+            starts[pass][digit] = start;
+            start += size;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t key = load_key(keys, from[i]);
+            to[starts[pass][key >> (8 * pass) & 255]++] = from[i];
+        }
+        uint32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+}
+
+static bool comes_after(const float *keys, uint32_t a, uint32_t b) {
+    uint32_t key_a = load_key(keys, a), key_b = load_key(keys, b);
+    return key_a != key_b ? key_a > key_b : a > b;
+}
+
+/* The same order without memory of its own, for more lists than the stack has room for. */
+static void heap_sort(const float *keys, uint32_t count, uint32_t *lists) {
+    for (uint32_t i = 0; i < count; i++) {
+        lists[i] = i;
+    }
+    for (uint32_t step = count / 2 + count; step > 1; step--) {
+        /* The first count / 2 steps make the heap, the others take its head to the end. */
+        uint32_t left = step > count ? count : step - 1;
+        uint32_t at = step > count ? step - count - 1 : 0;
+        uint32_t item = lists[at];
+        if (step <= count) {
+            item = lists[step - 1];
+            lists[step - 1] = lists[0];
+        }
+        for (;;) {
+            size_t child = 2 * (size_t)at + 1;
+            if (child >= left) {
+                break;
+            }
+            if (child + 1 < left && comes_after(keys, lists[child + 1], lists[child])) {
+                child++;
+            }
+            if (!comes_after(keys, lists[child], item)) {
+                break;
+            }
+            lists[at] = lists[child];
+            at = (uint32_t)child;
+        }
+        lists[at] = item;
+    }
+}
+
+void vexi_ivf_rank(const vexi_query *query, const float *centroids, uint32_t list_count,
+                   uint32_t *lists, float *scratch) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    const uint8_t *rows = (const uint8_t *)centroids;
+    size_t stride = query->dimension * sizeof *centroids;
+    bool by_dot = query->metric != VEX_METRIC_L2;
+    if (by_dot) {
+        kernels->dot(query->values, rows, stride, list_count, query->dimension, scratch);
+    } else {
+        kernels->l2(query->values, rows, stride, list_count, query->dimension, scratch);
+    }
+    for (uint32_t i = 0; i < list_count; i++) {
+        uint32_t key = sort_key(by_dot ? 0.0f - scratch[i] : scratch[i]);
+        memcpy(&scratch[i], &key, sizeof key);
+    }
+    if (list_count <= RADIX_COUNT_MAX) {
+        radix_sort(scratch, list_count, lists);
+    } else {
+        heap_sort(scratch, list_count, lists);
+    }
+}

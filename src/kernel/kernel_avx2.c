@@ -1,0 +1,191 @@
+/* AVX2 + FMA kernels: 8 float32 lanes.
+ *
+ * Rows: four at a time share each load of the query; a row has two accumulators of 8 lanes (values
+ * j mod 16 < 8 and >= 8), added at the end, then neighbours within 128 bits by two horizontal adds,
+ * then the halves. A lone row goes through the same order, so its result is the same. The longest
+ * chain of additions is dimension / 16 + 4, hence an error of at most
+ * (dimension / 16 + 5) * 2^-23 times the sum of the terms' absolute values.
+ *
+ * Matrix: see kernel_block.inc. Tile of 6 rows of a by 16 of b: 12 accumulators, 2 registers of b,
+ * 1 broadcast of a. */
+#include "kernel/kernel_internal.h"
+
+#if defined(__x86_64__) && defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+#define LANES        8u
+#define TILE_ROWS    6u
+#define TILE_COLUMNS 16u
+/* How far ahead of the reads rows are prefetched; about what one core has in flight. */
+#define PREFETCH_BYTES 4096u
+
+typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE __m256 step(operation op, __m256 sum, __m256 q, __m256 x) {
+    if (op == OPERATION_L2) {
+        __m256 difference = _mm256_sub_ps(q, x);
+        return _mm256_fmadd_ps(difference, difference, sum);
+    }
+    return _mm256_fmadd_ps(op == OPERATION_DOT ? q : x, x, sum);
+}
+
+/* All ones in the lanes below count (0..8). */
+ALWAYS_INLINE __m256i tail_mask(uint32_t count) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), lane);
+}
+
+/* The four sums. */
+ALWAYS_INLINE __m128 reduce(__m256 a, __m256 b, __m256 c, __m256 d) {
+    __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+
+ALWAYS_INLINE const float *value_at(const uint8_t *row, size_t j) {
+    return (const float *)(const void *)(row + j * sizeof(float)); /* for unaligned loads only */
+}
+
+/* `lanes` rows (1 or 4, known at compile time) at `rows`. */
+ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, const uint8_t *rows,
+                              size_t stride, uint32_t dimension) {
+    const uint8_t *row[4];
+    __m256 low[4], high[4];
+    for (size_t r = 0; r < 4; r++) {
+        row[r] = rows + (r < lanes ? r : 0) * stride;
+        low[r] = _mm256_setzero_ps();
+        high[r] = _mm256_setzero_ps();
+    }
+    __m256 q0 = _mm256_setzero_ps(), q1 = q0;
+    size_t j = 0;
+    for (; j + 2 * LANES <= dimension; j += 2 * LANES) {
+        if (op != OPERATION_NORM) {
+            q0 = _mm256_loadu_ps(query + j);
+            q1 = _mm256_loadu_ps(query + j + LANES);
+        }
+        for (size_t r = 0; r < lanes; r++) {
+            if (lanes > 1) {
+                _mm_prefetch((const char *)value_at(row[r], j) + PREFETCH_BYTES, _MM_HINT_T0);
+            }
+            low[r] = step(op, low[r], q0, _mm256_loadu_ps(value_at(row[r], j)));
+            high[r] = step(op, high[r], q1, _mm256_loadu_ps(value_at(row[r], j + LANES)));
+        }
+    }
+    if (j + LANES <= dimension) {
+        if (op != OPERATION_NORM) {
+            q0 = _mm256_loadu_ps(query + j);
+        }
+        for (size_t r = 0; r < lanes; r++) {
+            low[r] = step(op, low[r], q0, _mm256_loadu_ps(value_at(row[r], j)));
+        }
+        j += LANES;
+    }
+    if (j < dimension) {
+        __m256i mask = tail_mask((uint32_t)(dimension - j));
+        if (op != OPERATION_NORM) {
+            q1 = _mm256_maskload_ps(query + j, mask);
+        }
+        for (size_t r = 0; r < lanes; r++) {
+            high[r] = step(op, high[r], q1, _mm256_maskload_ps(value_at(row[r], j), mask));
+        }
+    }
+    for (size_t r = 0; r < lanes; r++) {
+        low[r] = _mm256_add_ps(low[r], high[r]);
+    }
+    return lanes == 1 ? reduce(low[0], low[0], low[0], low[0])
+                      : reduce(low[0], low[1], low[2], low[3]);
+}
+
+ALWAYS_INLINE void scan(operation op, const float *query, const uint8_t *rows, size_t stride,
+                        size_t count, uint32_t dimension, float *out) {
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        _mm_storeu_ps(out + i, rows_sum(op, 4, query, rows + i * stride, stride, dimension));
+    }
+    for (; i < count; i++) {
+        out[i] = _mm_cvtss_f32(rows_sum(op, 1, query, rows + i * stride, stride, dimension));
+    }
+}
+
+static void avx2_l2(const float *query, const uint8_t *rows, size_t stride, size_t count,
+                    uint32_t dimension, float *out) {
+    scan(OPERATION_L2, query, rows, stride, count, dimension, out);
+}
+
+static void avx2_dot(const float *query, const uint8_t *rows, size_t stride, size_t count,
+                     uint32_t dimension, float *out) {
+    scan(OPERATION_DOT, query, rows, stride, count, dimension, out);
+}
+
+static void avx2_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension,
+                      float *out) {
+    scan(OPERATION_NORM, NULL, rows, stride, count, dimension, out);
+}
+
+/* out (rows x columns) = or += the product of `rows` rows of a and a packed panel. */
+ALWAYS_INLINE void tile(size_t rows, const float *a, size_t a_stride, const float *panel,
+                        size_t depth, float *out, size_t out_stride, size_t columns, bool add) {
+    __m256 sum[TILE_ROWS][2];
+    for (size_t r = 0; r < rows; r++) {
+        sum[r][0] = _mm256_setzero_ps();
+        sum[r][1] = _mm256_setzero_ps();
+    }
+    for (size_t k = 0; k < depth; k++) {
+        __m256 b0 = _mm256_load_ps(panel + k * TILE_COLUMNS);
+        __m256 b1 = _mm256_load_ps(panel + k * TILE_COLUMNS + LANES);
+        for (size_t r = 0; r < rows; r++) {
+            __m256 value = _mm256_broadcast_ss(a + r * a_stride + k);
+            sum[r][0] = _mm256_fmadd_ps(value, b0, sum[r][0]);
+            sum[r][1] = _mm256_fmadd_ps(value, b1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        float *target = out + r * out_stride;
+        for (size_t half = 0; half < 2 && half * LANES < columns; half++) {
+            uint32_t left = (uint32_t)(columns - half * LANES);
+            __m256i mask = tail_mask(left < LANES ? left : LANES);
+            __m256 value = sum[r][half];
+            if (add) {
+                value = _mm256_add_ps(value, _mm256_maskload_ps(target + half * LANES, mask));
+            }
+            _mm256_maskstore_ps(target + half * LANES, mask, value);
+        }
+    }
+}
+
+static void tile_6(const float *a, size_t a_stride, const float *panel, size_t depth, float *out,
+                   size_t out_stride, size_t columns, bool add) {
+    tile(6, a, a_stride, panel, depth, out, out_stride, columns, add);
+}
+
+static void tile_1(const float *a, size_t a_stride, const float *panel, size_t depth, float *out,
+                   size_t out_stride, size_t columns, bool add) {
+    tile(1, a, a_stride, panel, depth, out, out_stride, columns, add);
+}
+
+#define LARGE_TILE tile_6
+#define SMALL_TILE tile_1
+#include "kernel/kernel_block.inc"
+
+static void avx2_dot_matrix(const float *a, size_t a_count, const float *b, size_t b_count,
+                            uint32_t dimension, float *out, size_t out_stride) {
+    if (a_count < 4) {
+        for (size_t i = 0; i < a_count; i++) {
+            avx2_dot(a + i * dimension, (const uint8_t *)b, dimension * sizeof(float), b_count,
+                     dimension, out + i * out_stride);
+        }
+        return;
+    }
+    block_matrix(a, a_count, b, b_count, dimension, out, out_stride);
+}
+
+const vexi_kernels vexi_kernels_avx2 = {
+    .name = "avx2",
+    .l2 = avx2_l2,
+    .dot = avx2_dot,
+    .norm = avx2_norm,
+    .dot_matrix = avx2_dot_matrix,
+};
+
+#endif

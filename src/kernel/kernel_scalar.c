@@ -1,0 +1,69 @@
+/* The scalar kernels: the specification of the others, and what runs where nothing else does.
+ *
+ * One float32 accumulator per row, summed in index order; every operation rounds (the build forbids
+ * contraction to FMA). The error against exact arithmetic is at most dimension * 2^-23 times the
+ * sum of the terms' absolute values. The build keeps the compiler from vectorising this file, so
+ * that a test of "scalar" tests these loops. */
+#include <string.h>
+
+#include "kernel/kernel_internal.h"
+
+static float load(const uint8_t *p) {
+    float value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static void scalar_l2(const float *query, const uint8_t *rows, size_t stride, size_t count,
+                      uint32_t dimension, float *out) {
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *row = rows + i * stride;
+        float sum = 0;
+        for (size_t j = 0; j < dimension; j++) {
+            float difference = query[j] - load(row + j * sizeof(float));
+            sum += difference * difference;
+        }
+        out[i] = sum;
+    }
+}
+
+static void scalar_dot(const float *query, const uint8_t *rows, size_t stride, size_t count,
+                       uint32_t dimension, float *out) {
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *row = rows + i * stride;
+        float sum = 0;
+        for (size_t j = 0; j < dimension; j++) {
+            sum += query[j] * load(row + j * sizeof(float));
+        }
+        out[i] = sum;
+    }
+}
+
+static void scalar_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension,
+                        float *out) {
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *row = rows + i * stride;
+        float sum = 0;
+        for (size_t j = 0; j < dimension; j++) {
+            float value = load(row + j * sizeof(float));
+            sum += value * value;
+        }
+        out[i] = sum;
+    }
+}
+
+static void scalar_dot_matrix(const float *a, size_t a_count, const float *b, size_t b_count,
+                              uint32_t dimension, float *out, size_t out_stride) {
+    for (size_t i = 0; i < a_count; i++) {
+        scalar_dot(a + i * dimension, (const uint8_t *)b, dimension * sizeof(float), b_count,
+                   dimension, out + i * out_stride);
+    }
+}
+
+const vexi_kernels vexi_kernels_scalar = {
+    .name = "scalar",
+    .l2 = scalar_l2,
+    .dot = scalar_dot,
+    .norm = scalar_norm,
+    .dot_matrix = scalar_dot_matrix,
+};

@@ -1,0 +1,303 @@
+/* Store: what is common to all implementations.
+ *
+ * Every call passes here before it reaches an implementation, so names are checked once, before
+ * any path or URL is built from them: a name that gets through cannot climb out of the store's
+ * root ("..", "//", a leading '/'), cannot be too long for a file system, and cannot meet the
+ * temporary files that a file store keeps (segments that begin with ".tmp-").
+ *
+ * vexi_object is the reader that upper layers use: it hides whether bytes come from a mapping
+ * (local disk, memory) or from range requests (network), so that a search is written once. */
+#include "store/store.h"
+
+static const char temporary_prefix[] = ".tmp-";
+
+/* The characters that every store can hold unescaped. */
+static bool is_name_character(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '~' || c == '=' || c == '-';
+}
+
+/* What is wrong with a segment, or NULL. */
+static const char *segment_problem(const char *segment, size_t size) {
+    if (size == 0) {
+        return "has an empty segment";
+    }
+    if (size > VEXI_STORE_SEGMENT_SIZE_MAX) {
+        return "has a segment of more than 255 bytes";
+    }
+    if ((size == 1 && segment[0] == '.') || (size == 2 && segment[0] == '.' && segment[1] == '.')) {
+        return "has a segment '.' or '..'";
+    }
+    size_t temporary_size = sizeof temporary_prefix - 1;
+    if (size >= temporary_size && memcmp(segment, temporary_prefix, temporary_size) == 0) {
+        return "has a segment that begins with '.tmp-'";
+    }
+    for (size_t i = 0; i < size; i++) {
+        if (!is_name_character(segment[i])) {
+            return "has a character outside [A-Za-z0-9._~=-]";
+        }
+    }
+    return NULL;
+}
+
+/* What is wrong with a name, or NULL. The last segment of a prefix is not a whole segment, so only
+ * its characters count there. */
+static const char *name_problem(const char *name, bool is_prefix) {
+    size_t size = strlen(name);
+    if (size > VEXI_STORE_NAME_SIZE_MAX) {
+        return "is longer than 1024 bytes";
+    }
+    if (size == 0) {
+        return is_prefix ? NULL : "is empty";
+    }
+    size_t start = 0;
+    for (size_t i = 0; i <= size; i++) {
+        if (i < size && name[i] != '/') {
+            continue;
+        }
+        if (i == size && is_prefix) {
+            for (size_t j = start; j < size; j++) {
+                if (!is_name_character(name[j])) {
+                    return "has a character outside [A-Za-z0-9._~=-]";
+                }
+            }
+            return NULL;
+        }
+        const char *problem = segment_problem(name + start, i - start);
+        if (problem != NULL) {
+            return problem;
+        }
+        start = i + 1;
+    }
+    return NULL;
+}
+
+bool vexi_store_name_valid(const char *name) {
+    return name_problem(name, false) == NULL;
+}
+
+/* A hostile name is shown with its odd bytes replaced and cut: it goes into logs and replies. */
+static vex_status refuse_name(const char *name, const char *problem, vex_error *err) {
+    char shown[81];
+    size_t size = 0;
+    for (; size + 1 < sizeof shown && name[size] != '\0'; size++) {
+        shown[size] = name[size] >= 0x20 && name[size] < 0x7f ? name[size] : '?';
+    }
+    shown[size] = '\0';
+    return vexi_fail(err, VEX_INVALID, "object name '%s' %s", shown, problem);
+}
+
+static vex_status check_name(const char *name, vex_error *err) {
+    const char *problem = name_problem(name, false);
+    return problem == NULL ? VEX_OK : refuse_name(name, problem, err);
+}
+
+static vex_status check_flag(const vexi_store *store, uint32_t flag, const char *what,
+                             vex_error *err) {
+    if ((store->ops->flags & flag) == 0) {
+        return vexi_fail(err, VEX_UNSUPPORTED, "this store cannot %s", what);
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range *ranges,
+                          size_t count, vex_error *err) {
+    VEX_TRY(check_name(name, err));
+    return store->ops->get(store, name, ranges, count, err);
+}
+
+vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
+                              vexi_arena *arena, vexi_span *out, vex_error *err) {
+    *out = (vexi_span){0};
+    uint64_t size = 0;
+    VEX_TRY(vexi_store_size(store, name, &size, err));
+    if (size > size_max || size >= SIZE_MAX) {
+        return vexi_fail(err, VEX_LIMIT, "%s has %llu bytes, more than the %zu allowed", name,
+                         (unsigned long long)size, size_max);
+    }
+    uint8_t *data = vexi_arena_alloc(arena, (size_t)size + 1);
+    if (data == NULL) {
+        return vexi_no_memory(err, (size_t)size + 1);
+    }
+    if (size > 0) {
+        vexi_range range = {.offset = 0, .size = (size_t)size, .target = data};
+        VEX_TRY(vexi_store_get(store, name, &range, 1, err));
+    }
+    data[size] = 0;
+    *out = vexi_span_of(data, (size_t)size);
+    return VEX_OK;
+}
+
+vex_status vexi_store_put(vexi_store *store, const char *name, const vexi_span *parts, size_t count,
+                          vex_error *err) {
+    VEX_TRY(check_name(name, err));
+    return store->ops->put(store, name, parts, count, err);
+}
+
+vex_status vexi_store_put_if_absent(vexi_store *store, const char *name, const vexi_span *parts,
+                                    size_t count, vex_error *err) {
+    VEX_TRY(check_name(name, err));
+    return store->ops->put_if_absent(store, name, parts, count, err);
+}
+
+vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *after, bool by_folder,
+                           vexi_arena *arena, vexi_listing *out, vex_error *err) {
+    *out = (vexi_listing){0};
+    const char *problem = name_problem(prefix, true);
+    if (problem != NULL) {
+        return refuse_name(prefix, problem, err);
+    }
+    return store->ops->list(store, prefix, after, by_folder, arena, out, err);
+}
+
+vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err) {
+    VEX_TRY(check_name(name, err));
+    return store->ops->remove(store, name, err);
+}
+
+vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err) {
+    *out = 0;
+    VEX_TRY(check_name(name, err));
+    return store->ops->size(store, name, out, err);
+}
+
+vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err) {
+    *out = (vexi_mapping){0};
+    VEX_TRY(check_flag(store, VEXI_STORE_CAN_MAP, "map objects", err));
+    VEX_TRY(check_name(name, err));
+    return store->ops->map(store, name, out, err);
+}
+
+void vexi_store_unmap(vexi_store *store, vexi_mapping *mapping) {
+    if (mapping->data != NULL || mapping->handle != NULL) {
+        store->ops->unmap(store, mapping);
+    }
+    *mapping = (vexi_mapping){0};
+}
+
+vex_status vexi_store_log_create(vexi_store *store, const char *name, vexi_log_file **out,
+                                 vex_error *err) {
+    *out = NULL;
+    VEX_TRY(check_flag(store, VEXI_STORE_CAN_LOG, "keep logs", err));
+    VEX_TRY(check_name(name, err));
+    return store->ops->log_create(store, name, out, err);
+}
+
+vex_status vexi_store_log_append(vexi_log_file *log, const vexi_span *parts, size_t count,
+                                 vex_error *err) {
+    return log->store->ops->log_append(log, parts, count, err);
+}
+
+vex_status vexi_store_log_sync(vexi_log_file *log, vex_error *err) {
+    return log->store->ops->log_sync(log, err);
+}
+
+void vexi_store_log_close(vexi_log_file *log) {
+    if (log != NULL) {
+        log->store->ops->log_close(log);
+    }
+}
+
+vex_status vexi_store_lock(vexi_store *store, const char *name, vex_error *err) {
+    VEX_TRY(check_flag(store, VEXI_STORE_CAN_LOCK, "be locked", err));
+    VEX_TRY(check_name(name, err));
+    return store->ops->lock(store, name, err);
+}
+
+void vexi_store_destroy(vexi_store *store) {
+    if (store != NULL) {
+        store->ops->destroy(store);
+    }
+}
+
+/* ---- Objects --------------------------------------------------------------------------------- */
+
+vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_bytes,
+                            vexi_object *out, vex_error *err) {
+    *out = (vexi_object){0};
+    vexi_object object = {.store = store};
+    if ((store->ops->flags & VEXI_STORE_CAN_MAP) != 0) {
+        VEX_TRY(vexi_store_map(store, name, &object.mapping, err));
+        object.size_bytes = object.mapping.size;
+    } else {
+        VEX_TRY(vexi_store_size(store, name, &object.size_bytes, err));
+    }
+    vex_status status = VEX_OK;
+    if (size_bytes != UINT64_MAX && size_bytes != object.size_bytes) {
+        status = vexi_fail(err, VEX_CORRUPT, "%s has %llu bytes instead of %llu", name,
+                           (unsigned long long)object.size_bytes, (unsigned long long)size_bytes);
+    } else {
+        size_t name_size = strlen(name) + 1;
+        object.name = vexi_alloc(store->env, name_size);
+        if (object.name == NULL) {
+            status = vexi_no_memory(err, name_size);
+        } else {
+            memcpy(object.name, name, name_size);
+        }
+    }
+    if (status != VEX_OK) {
+        vexi_store_unmap(store, &object.mapping);
+        return status;
+    }
+    *out = object;
+    return VEX_OK;
+}
+
+void vexi_object_close(vexi_object *object) {
+    if (object->store != NULL) {
+        vexi_store_unmap(object->store, &object->mapping);
+        vexi_free(object->store->env, object->name);
+    }
+    *object = (vexi_object){0};
+}
+
+vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t count,
+                             vexi_arena *arena, vex_error *err) {
+    static const uint8_t nothing[1];
+    for (size_t i = 0; i < count; i++) {
+        vexi_piece *piece = &pieces[i];
+        piece->data = NULL;
+        if (piece->offset > object->size_bytes ||
+            piece->size > object->size_bytes - piece->offset) {
+            return vexi_fail(err, VEX_CORRUPT, "%s: bytes %llu to %llu are outside its %llu",
+                             object->name, (unsigned long long)piece->offset,
+                             (unsigned long long)piece->offset + piece->size,
+                             (unsigned long long)object->size_bytes);
+        }
+    }
+    if (object->mapping.data != NULL || object->size_bytes == 0) {
+        for (size_t i = 0; i < count; i++) {
+            pieces[i].data =
+                pieces[i].size == 0 ? nothing : object->mapping.data + pieces[i].offset;
+        }
+        return VEX_OK;
+    }
+    if (count == 0) {
+        return VEX_OK;
+    }
+    vexi_range *ranges = vexi_arena_array(arena, count, sizeof *ranges);
+    if (ranges == NULL) {
+        return vexi_no_memory(err, count * sizeof *ranges);
+    }
+    size_t range_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (pieces[i].size == 0) {
+            continue;
+        }
+        /* 64: pieces hold vectors and code blocks, which kernels like aligned. */
+        uint8_t *target = vexi_arena_alloc_aligned(arena, 64, pieces[i].size);
+        if (target == NULL) {
+            return vexi_no_memory(err, pieces[i].size);
+        }
+        ranges[range_count++] =
+            (vexi_range){.offset = pieces[i].offset, .size = pieces[i].size, .target = target};
+    }
+    if (range_count > 0) {
+        VEX_TRY(vexi_store_get(object->store, object->name, ranges, range_count, err));
+    }
+    size_t next = 0;
+    for (size_t i = 0; i < count; i++) {
+        pieces[i].data = pieces[i].size == 0 ? nothing : ranges[next++].target;
+    }
+    return VEX_OK;
+}

@@ -1,0 +1,443 @@
+/* Lakes: opening, the list of collections, creating and dropping them. */
+#include "table/table_internal.h"
+
+#include <stdio.h>
+
+const vexi_env *vexi_lake_env(const vexi_lake *lake) {
+    return lake->core->env;
+}
+
+vexi_store *vexi_lake_store(const vexi_lake *lake) {
+    return lake->core->store;
+}
+
+/* ---- The list of tables ----------------------------------------------------------------------- */
+
+static int name_compare(vex_string a, const char *b) {
+    size_t b_size = strlen(b);
+    size_t shorter = a.size < b_size ? a.size : b_size;
+    int order = memcmp(a.data, b, shorter);
+    return order != 0 ? order : (a.size > b_size) - (a.size < b_size);
+}
+
+/* Position of the name, or where it would go. */
+static size_t table_position(const vexi_lake *lake, vex_string name, bool *found) {
+    size_t low = 0;
+    size_t high = lake->table_count;
+    *found = false;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        int order = name_compare(name, lake->tables[middle]->name);
+        if (order == 0) {
+            *found = true;
+            return middle;
+        }
+        if (order < 0) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
+}
+
+vexi_table *lake_find_table(vexi_lake *lake, vex_string name) {
+    bool found;
+    size_t position = table_position(lake, name, &found);
+    return found ? lake->tables[position] : NULL;
+}
+
+/* Add, or replace one of the same name. Takes the reference. tables_lock held for writing; *old
+ * receives the replaced table. */
+static vex_status tables_insert(vexi_lake *lake, vexi_table *table, vexi_table **old,
+                                vex_error *err) {
+    *old = NULL;
+    bool found;
+    size_t position = table_position(lake, vexi_string_of(table->name), &found);
+    if (found) {
+        *old = lake->tables[position];
+        lake->tables[position] = table;
+        return VEX_OK;
+    }
+    void *tables = lake->tables;
+    VEX_TRY(vexi_grow(lake->core->env, &tables, &lake->table_capacity, lake->table_count,
+                      lake->table_count + 1, sizeof *lake->tables, err));
+    lake->tables = tables;
+    memmove(lake->tables + position + 1, lake->tables + position,
+            (lake->table_count - position) * sizeof *lake->tables);
+    lake->tables[position] = table;
+    lake->table_count++;
+    return VEX_OK;
+}
+
+vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err) {
+    vexi_table *old;
+    pthread_rwlock_wrlock(&lake->tables_lock);
+    vex_status status = tables_insert(lake, table, &old, err);
+    pthread_rwlock_unlock(&lake->tables_lock);
+    if (old != NULL) {
+        vexi_cancel(lake->core->env, &old->flush_task);
+        vexi_table_release(old);
+    }
+    return status;
+}
+
+static bool table_is_dropped(vexi_table *table) {
+    pthread_mutex_lock(&table->state_lock);
+    bool dropped = table->dropped;
+    pthread_mutex_unlock(&table->state_lock);
+    return dropped;
+}
+
+vex_status vexi_lake_table(vexi_lake *lake, vex_string name, vexi_table **out, vex_error *err) {
+    *out = NULL;
+    pthread_rwlock_rdlock(&lake->tables_lock);
+    vexi_table *table = lake_find_table(lake, name);
+    if (table != NULL) {
+        table_retain(table);
+    }
+    pthread_rwlock_unlock(&lake->tables_lock);
+    if (table == NULL || table_is_dropped(table)) {
+        vexi_table_release(table);
+        return vexi_fail(err, VEX_NOT_FOUND, "no collection '%.*s'",
+                         (int)(name.size > 200 ? 200 : name.size), name.data);
+    }
+    *out = table;
+    return VEX_OK;
+}
+
+vex_status vexi_lake_list_tables(vexi_lake *lake, vexi_arena *arena, vex_string **names,
+                                 size_t *count, vex_error *err) {
+    vex_status status = VEX_OK;
+    *count = 0;
+    pthread_rwlock_rdlock(&lake->tables_lock);
+    *names = vexi_arena_array(arena, lake->table_count, sizeof **names);
+    if (*names == NULL) {
+        status = vexi_no_memory(err, lake->table_count * sizeof **names);
+    }
+    for (size_t i = 0; i < lake->table_count && status == VEX_OK; i++) {
+        vexi_table *table = lake->tables[i];
+        if (table_is_dropped(table)) {
+            continue;
+        }
+        size_t size = strlen(table->name);
+        (*names)[*count] = (vex_string){vexi_arena_copy(arena, table->name, size), size};
+        if ((*names)[*count].data == NULL) {
+            status = vexi_no_memory(err, size);
+        }
+        *count += 1;
+    }
+    pthread_rwlock_unlock(&lake->tables_lock);
+    return status;
+}
+
+/* ---- Creating and dropping -------------------------------------------------------------------- */
+
+static vex_status writable(const vexi_lake *lake, vex_error *err) {
+    return lake->config.read_only ? vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only")
+                                  : VEX_OK;
+}
+
+static vex_status schema_check(const vexi_schema *schema, vex_error *err) {
+    if (schema->dimension < 1 || schema->dimension > VEX_DIMENSION_MAX) {
+        return vexi_fail(err, VEX_INVALID, "dimension %u is not in 1..%u", schema->dimension,
+                         VEX_DIMENSION_MAX);
+    }
+    if (schema->metric > VEX_METRIC_IP || schema->index > VEX_INDEX_IVF) {
+        return vexi_fail(err, VEX_INVALID, "unknown metric or index");
+    }
+    if (schema->column_count > VEX_COLUMNS_MAX) {
+        return vexi_fail(err, VEX_LIMIT, "%u columns; at most %u are possible",
+                         schema->column_count, VEX_COLUMNS_MAX);
+    }
+    static const char *const reserved[] = {"id", "vector", "attributes", "payload"};
+    for (uint32_t i = 0; i < schema->column_count; i++) {
+        vex_string name = schema->columns[i].name;
+        vex_status status = vexi_name_check(name, err);
+        if (status != VEX_OK) {
+            return vexi_prefix(err, status, "column %u", i + 1);
+        }
+        if (schema->columns[i].type < VEX_TYPE_INT64 ||
+            schema->columns[i].type > VEX_TYPE_TIMESTAMP) {
+            return vexi_fail(err, VEX_INVALID, "column '%.*s' has an unknown type", (int)name.size,
+                             name.data);
+        }
+        for (size_t r = 0; r < sizeof reserved / sizeof *reserved; r++) {
+            if (vexi_string_is(name, reserved[r])) {
+                return vexi_fail(err, VEX_INVALID, "a typed column cannot be named '%s'",
+                                 reserved[r]);
+            }
+        }
+        for (uint32_t j = 0; j < i; j++) {
+            if (vexi_string_equal(name, schema->columns[j].name)) {
+                return vexi_fail(err, VEX_INVALID, "two columns named '%.*s'", (int)name.size,
+                                 name.data);
+            }
+        }
+    }
+    return VEX_OK;
+}
+
+/* Put the commit that makes the table; `delta` is at the newest version of its log. */
+static vex_status create_commit(vexi_lake *lake, vex_string name, const char *folder,
+                                const vexi_schema *schema, vexi_delta_state *delta,
+                                vex_error *err) {
+    const vexi_env *env = lake->core->env;
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    char uuid[37];
+    vexi_random_uuid(env, uuid);
+    bool dv = delta->protocol.deletion_vectors;
+    vexi_delta_commit commit = {
+        .operation = vexi_string_of("CREATE TABLE"),
+        .metadata = {.id = vexi_string_of(uuid),
+                     .name = name,
+                     .created_time_ms = vexi_wall_us(env) / 1000,
+                     .schema = *schema},
+    };
+    if (delta->version < 0) {
+        commit.protocol = (vexi_delta_protocol){.reader_version = 1, .writer_version = 2};
+    }
+    vex_status status = vexi_delta_configure(schema, vexi_random_u64(env) >> 1, dv, false, &arena,
+                                             &commit.metadata.configuration,
+                                             &commit.metadata.configuration_count, err);
+    if (status == VEX_OK) {
+        status = commit_put(lake->core, folder, delta, &commit, err);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_schema *schema,
+                                  vex_error *err) {
+    VEX_TRY(writable(lake, err));
+    VEX_TRY(vexi_name_check(name, err));
+    VEX_TRY(schema_check(schema, err));
+    vexi_arena arena;
+    vexi_arena_init(&arena, lake->core->env);
+    vexi_delta_state delta;
+    vexi_delta_state_init(&delta, lake->core->env);
+    vexi_table *table = NULL;
+    const char *folder;
+    vex_status status = vexi_folder_name(name, &arena, &folder, err);
+    if (status == VEX_OK && vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
+        vexi_table_release(table);
+        table = NULL;
+        status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
+                           name.data);
+    }
+    if (status == VEX_OK) {
+        /* A dropped table's log is continued. VEX_CORRUPT means that there is none yet; a real
+         * damage of version 0 shows as the version being taken. */
+        vex_error refresh_error;
+        vex_status refresh = commit_refresh(lake->core, folder, &delta, &refresh_error);
+        if (refresh != VEX_OK && delta.version >= 0) {
+            status = refresh;
+            if (err != NULL) {
+                *err = refresh_error;
+            }
+        } else if (delta.version >= 0 && !delta.dropped) {
+            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists",
+                               (int)name.size, name.data);
+        }
+    }
+    if (status == VEX_OK) {
+        status = create_commit(lake, name, folder, schema, &delta, err);
+        if (status == VEX_EXISTS) {
+            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists",
+                               (int)name.size, name.data);
+        }
+    }
+    if (status == VEX_OK) {
+        status = table_create(lake, name, folder, &delta, &table, err);
+    }
+    if (status == VEX_OK) {
+        status = lake_add_table(lake, table, err);
+        if (status != VEX_OK) {
+            vexi_table_release(table);
+        }
+    }
+    vexi_delta_state_deinit(&delta);
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+/* One attempt to commit the drop against the newest version. Commit lock. */
+static vex_status drop_attempt(vexi_table *table, vex_error *err) {
+    vexi_delta_state *delta = &table->delta;
+    VEX_TRY(commit_refresh(table->core, table->folder, delta, err));
+    if (delta->dropped || !vexi_string_is(delta->metadata.id, table->uuid)) {
+        return vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
+    }
+    const vexi_env *env = table->core->env;
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    vexi_delta_commit commit = {.operation = vexi_string_of("DROP TABLE"),
+                                .metadata = delta->metadata};
+    vex_status status = VEX_OK;
+    commit.removes = vexi_arena_calloc(&arena, delta->file_count + 1, sizeof *commit.removes);
+    if (commit.removes == NULL) {
+        status = vexi_no_memory(err, delta->file_count * sizeof *commit.removes);
+    }
+    int64_t now_ms = vexi_wall_us(env) / 1000;
+    for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
+        const vexi_delta_add *add = &delta->files[i].add;
+        commit.removes[commit.remove_count++] = (vexi_delta_remove){.path = add->path,
+                                                                    .deletion_timestamp_ms = now_ms,
+                                                                    .data_change = true,
+                                                                    .size_bytes = add->size_bytes,
+                                                                    .dv = add->dv};
+    }
+    if (status == VEX_OK) {
+        status = vexi_delta_configure(&table->schema->schema, 0, delta->protocol.deletion_vectors,
+                                      true, &arena, &commit.metadata.configuration,
+                                      &commit.metadata.configuration_count, err);
+    }
+    if (status == VEX_OK) {
+        status = commit_put(table->core, table->folder, delta, &commit, err);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err) {
+    VEX_TRY(writable(lake, err));
+    vexi_table *table;
+    VEX_TRY(vexi_lake_table(lake, name, &table, err));
+    pthread_mutex_lock(&table->commit_lock);
+    vex_status status = VEX_EXISTS;
+    while (status == VEX_EXISTS) {
+        status = drop_attempt(table, err);
+    }
+    if (status == VEX_OK) {
+        pthread_mutex_lock(&table->state_lock);
+        table->dropped = true;
+        table->changes++;
+        pthread_mutex_unlock(&table->state_lock);
+        table_drop_views(table);
+        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. */
+        table_segment *none = vexi_calloc(lake->core->env, 1, sizeof *none);
+        if (none != NULL) {
+            pthread_mutex_lock(&table->state_lock);
+            uint64_t active_bytes = table->active.memtable == NULL
+                                        ? 0
+                                        : vexi_memtable_size_bytes(table->active.memtable);
+            size_t sealed_count = table->sealed_count;
+            pthread_mutex_unlock(&table->state_lock);
+            __atomic_sub_fetch(&lake->memory_bytes, active_bytes, __ATOMIC_RELAXED);
+            status = table_publish(table, none, 0, sealed_count, table->delta.version, err);
+        }
+        vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
+    }
+    pthread_mutex_unlock(&table->commit_lock);
+    vexi_table_release(table);
+    return status;
+}
+
+/* ---- Flushing and refreshing all -------------------------------------------------------------- */
+
+/* Call for each table that is not dropped; the first failure is kept, the others go on. */
+static vex_status tables_each(vexi_lake *lake, vex_status (*call)(vexi_table *, vex_error *),
+                              vex_error *err) {
+    vex_status status = VEX_OK;
+    for (size_t i = 0;; i++) {
+        /* The list may change between steps; a table that moves is met twice or by itself later. */
+        pthread_rwlock_rdlock(&lake->tables_lock);
+        vexi_table *table = i < lake->table_count ? lake->tables[i] : NULL;
+        if (table != NULL) {
+            table_retain(table);
+        }
+        pthread_rwlock_unlock(&lake->tables_lock);
+        if (table == NULL) {
+            return status;
+        }
+        vex_error error;
+        vex_status one = table_is_dropped(table) ? VEX_OK : call(table, &error);
+        if (one != VEX_OK && status == VEX_OK) {
+            status = one;
+            if (err != NULL) {
+                *err = error;
+            }
+        }
+        vexi_table_release(table);
+    }
+}
+
+vex_status vexi_lake_flush(vexi_lake *lake, vex_error *err) {
+    VEX_TRY(writable(lake, err));
+    return tables_each(lake, vexi_table_flush, err);
+}
+
+static vex_status refresh_table(vexi_table *table, vex_error *err) {
+    (void)err;
+    vex_error error;
+    if (pthread_mutex_trylock(&table->commit_lock) != 0) {
+        return VEX_OK; /* a committer is at work: it reads the log itself */
+    }
+    vex_status status = table_refresh(table, &error);
+    pthread_mutex_unlock(&table->commit_lock);
+    if (status != VEX_OK) {
+        table_note_error(table, &error);
+    }
+    return VEX_OK;
+}
+
+static void refresh_run(void *argument) {
+    vexi_lake *lake = argument;
+    (void)tables_each(lake, refresh_table, NULL);
+    if (!__atomic_load_n(&lake->closing, __ATOMIC_RELAXED)) {
+        vexi_submit(lake->core->env, &lake->refresh_task, lake->config.refresh_interval_ms);
+    }
+}
+
+/* ---- Opening and closing ---------------------------------------------------------------------- */
+
+vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lake_config *config,
+                          vexi_lake **out, vex_error *err) {
+    *out = NULL;
+    vexi_lake *lake = vexi_calloc(env, 1, sizeof *lake);
+    vexi_core *core = vexi_calloc(env, 1, sizeof *core);
+    if (lake == NULL || core == NULL) {
+        vexi_free(env, lake);
+        vexi_free(env, core);
+        vexi_store_destroy(store);
+        return vexi_no_memory(err, sizeof *lake);
+    }
+    *core = (vexi_core){.references = 1, .env = env, .store = store};
+    lake->core = core;
+    lake->config = *config;
+    lake->refresh_task = (vexi_task){.run = refresh_run, .argument = lake};
+    pthread_rwlock_init(&lake->tables_lock, NULL);
+    vex_status status = lake_recover(lake, err);
+    if (status != VEX_OK) {
+        (void)vexi_lake_close(lake, NULL);
+        return status;
+    }
+    if (config->refresh_interval_ms > 0) {
+        vexi_submit(env, &lake->refresh_task, config->refresh_interval_ms);
+    }
+    *out = lake;
+    return VEX_OK;
+}
+
+vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
+    if (lake == NULL) {
+        return VEX_OK;
+    }
+    const vexi_env *env = lake->core->env;
+    __atomic_store_n(&lake->closing, true, __ATOMIC_RELAXED);
+    vexi_cancel(env, &lake->refresh_task);
+    for (size_t i = 0; i < lake->table_count; i++) {
+        vexi_cancel(env, &lake->tables[i]->flush_task);
+    }
+    vex_status status = vexi_wal_destroy(lake->wal, err);
+    for (size_t i = 0; i < lake->table_count; i++) {
+        vexi_table_release(lake->tables[i]);
+    }
+    vexi_free(env, lake->tables);
+    pthread_rwlock_destroy(&lake->tables_lock);
+    vexi_store_unlock(lake->core->store);
+    vexi_core_release(lake->core);
+    vexi_free(env, lake);
+    return status;
+}

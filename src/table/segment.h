@@ -1,0 +1,82 @@
+/* Segment: one immutable data file of a table, opened for reading.
+ *
+ * Ours has an index file beside it: ids, id table, vector checksums, lists are read from there, and
+ * vectors by address from the Parquet file. A foreign one (written by another engine, no index) is
+ * decoded into memory when it is opened and searched exactly. One that cannot be read is `damaged`:
+ * it keeps its place, every read of it fails with what is wrong, and the other segments go on. */
+#ifndef VEXI_TABLE_SEGMENT_H
+#define VEXI_TABLE_SEGMENT_H
+
+#include "table/memtable.h"
+
+/* What segments and views need after the lake handle is gone. */
+typedef struct vexi_core {
+    int references; /* atomic */
+    const vexi_env *env;
+    vexi_store *store; /* destroyed with the core */
+} vexi_core;
+
+vexi_core *vexi_core_retain(vexi_core *core);
+void vexi_core_release(vexi_core *core);
+
+/* Bits with a count, shared by views. Immutable once shared. */
+typedef struct vexi_bits {
+    int references; /* atomic */
+    const vexi_env *env;
+    uint64_t bit_count;
+    uint64_t set_count;
+    uint64_t words[];
+} vexi_bits;
+
+/* Zero bits, or a copy of `from` (which may be smaller) grown to bit_count. */
+vexi_bits *vexi_bits_create(const vexi_env *env, uint64_t bit_count, const vexi_bits *from);
+vexi_bits *vexi_bits_retain(vexi_bits *bits); /* NULL is fine */
+void vexi_bits_release(vexi_bits *bits);      /* NULL is fine */
+static inline bool vexi_bits_get(const vexi_bits *bits, uint64_t bit) {
+    return bits != NULL && bit < bits->bit_count && (bits->words[bit / 64] >> (bit % 64) & 1u) != 0;
+}
+/* Returns true if the bit was clear. */
+static inline bool vexi_bits_set(vexi_bits *bits, uint64_t bit) {
+    uint64_t mask = (uint64_t)1 << (bit % 64);
+    bool fresh = (bits->words[bit / 64] & mask) == 0;
+    bits->words[bit / 64] |= mask;
+    bits->set_count += fresh ? 1 : 0;
+    return fresh;
+}
+
+/* Open the file that `add` names in the collection's folder. A damaged or foreign file still yields
+ * a segment; only VEX_MEMORY fails. */
+vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
+                             const vexi_delta_add *add, vexi_segment **out, vex_error *err);
+/* Declare a segment damaged that nobody shares yet. */
+void vexi_segment_set_damage(vexi_segment *segment, const vex_error *damage);
+vexi_segment *vexi_segment_retain(vexi_segment *segment);
+void vexi_segment_release(vexi_segment *segment);
+
+/* Path relative to the table root, as in the log. */
+const char *vexi_segment_path(const vexi_segment *segment);
+const char *vexi_segment_object_name(const vexi_segment *segment);
+uint64_t vexi_segment_row_count(const vexi_segment *segment);
+uint64_t vexi_segment_size_bytes(const vexi_segment *segment);
+uint64_t vexi_segment_index_size_bytes(const vexi_segment *segment);
+bool vexi_segment_is_foreign(const vexi_segment *segment);
+/* NULL unless IVF. */
+const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
+vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
+
+vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash, bool *found,
+                             uint64_t *row, vex_error *err);
+vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err);
+vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
+                             size_t range_count, vexi_arena *arena, vexi_run **runs,
+                             size_t *run_count, vex_error *err);
+vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
+                              const uint32_t *columns, size_t column_count, const uint64_t *rows,
+                              size_t row_count, vexi_arena *arena, vexi_cell *out,
+                              vex_search_stats *stats, vex_error *err);
+/* Check every byte; findings go to the arena. */
+vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *schema,
+                                   vexi_arena *arena, vexi_finding **findings,
+                                   size_t *finding_count, uint64_t *object_count, vex_error *err);
+
+#endif

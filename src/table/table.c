@@ -1,0 +1,425 @@
+/* Tables: one collection's memtables and segments, and the path of a write through the log. */
+#include "table/table_internal.h"
+
+#include <stdio.h>
+
+#include "base/bitmap.h"
+#include "base/checksum.h"
+
+/* A log record may be VEXI_WAL_RECORD_SIZE_MAX; a write is cut into parts of about this size. */
+enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20 };
+
+void table_retain(vexi_table *table) {
+    __atomic_add_fetch(&table->references, 1, __ATOMIC_RELAXED);
+}
+
+void vexi_table_release(vexi_table *table) {
+    if (table == NULL || __atomic_sub_fetch(&table->references, 1, __ATOMIC_ACQ_REL) != 0) {
+        return;
+    }
+    const vexi_env *env = table->core->env;
+    vexi_view_release(table->cached);
+    for (size_t i = 0; i < table->segment_count; i++) {
+        vexi_bits_release(table->segments[i].deleted);
+        vexi_bits_release(table->segments[i].hidden);
+        vexi_segment_release(table->segments[i].segment);
+    }
+    vexi_free(env, table->segments);
+    for (size_t i = 0; i < table->sealed_count; i++) {
+        vexi_bits_release(table->sealed[i].hidden);
+        vexi_memtable_release(table->sealed[i].memtable);
+    }
+    vexi_bits_release(table->active.hidden);
+    vexi_memtable_release(table->active.memtable);
+    vexi_delta_state_deinit(&table->delta);
+    vexi_schema_box_release(table->schema);
+    pthread_mutex_destroy(&table->commit_lock);
+    pthread_mutex_destroy(&table->view_lock);
+    pthread_mutex_destroy(&table->state_lock);
+    vexi_free(env, table->name);
+    vexi_free(env, table->folder);
+    vexi_core *core = table->core;
+    vexi_free(env, table);
+    vexi_core_release(core);
+}
+
+static char *text_copy(const vexi_env *env, const char *data, size_t size) {
+    char *copy = vexi_alloc(env, size + 1);
+    if (copy != NULL) {
+        memcpy(copy, data, size);
+        copy[size] = '\0';
+    }
+    return copy;
+}
+
+vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
+                        vexi_delta_state *delta, vexi_table **out, vex_error *err) {
+    *out = NULL;
+    const vexi_env *env = lake->core->env;
+    vexi_table *table = vexi_calloc(env, 1, sizeof *table);
+    if (table == NULL) {
+        return vexi_no_memory(err, sizeof *table);
+    }
+    table->references = 1;
+    table->lake = lake;
+    table->core = vexi_core_retain(lake->core);
+    table->version = -1;
+    table->flush_task = (vexi_task){.run = flush_run, .argument = table};
+    pthread_mutex_init(&table->commit_lock, NULL);
+    pthread_mutex_init(&table->view_lock, NULL);
+    pthread_mutex_init(&table->state_lock, NULL);
+    vexi_delta_state_init(&table->delta, env);
+    table->name = text_copy(env, name.data, name.size);
+    table->folder = text_copy(env, folder, strlen(folder));
+    vex_status status =
+        table->name == NULL || table->folder == NULL ? vexi_no_memory(err, name.size) : VEX_OK;
+    if (status == VEX_OK && (delta->metadata.id.size != VEXI_WAL_UUID_SIZE ||
+                             delta->metadata.schema.dimension == 0)) {
+        status = vexi_fail(err, VEX_UNSUPPORTED,
+                           "'%s' is a Delta table, but not a VexLake collection", folder);
+    }
+    if (status == VEX_OK) {
+        status = vexi_schema_box_create(env, &delta->metadata.schema, &table->schema, err);
+    }
+    if (status == VEX_OK) {
+        memcpy(table->uuid, delta->metadata.id.data, VEXI_WAL_UUID_SIZE);
+        table->dropped = delta->dropped;
+        table->delta = *delta;
+        vexi_delta_state_init(delta, env);
+        pthread_mutex_lock(&table->commit_lock);
+        status = table_refresh(table, err);
+        pthread_mutex_unlock(&table->commit_lock);
+    }
+    if (status != VEX_OK) {
+        vexi_table_release(table);
+        return status;
+    }
+    *out = table;
+    return VEX_OK;
+}
+
+const vexi_schema *vexi_table_schema(const vexi_table *table) {
+    return &table->schema->schema;
+}
+
+void table_note_error(vexi_table *table, const vex_error *error) {
+    vexi_log(table->core->env, 3, "%s: %s", table->name, error->message);
+    pthread_mutex_lock(&table->state_lock);
+    snprintf(table->last_error, sizeof table->last_error, "%.255s", error->message);
+    pthread_mutex_unlock(&table->state_lock);
+}
+
+vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_error *err) {
+    memset(out, 0, sizeof *out);
+    vexi_view *view;
+    VEX_TRY(vexi_table_view(table, &view, err));
+    const vexi_schema *schema = view->schema;
+    out->dimension = schema->dimension;
+    out->metric = schema->metric;
+    out->index = schema->index;
+    out->column_count = schema->column_count;
+    out->row_count = view->live_count;
+    for (size_t i = 0; i < view->source_count; i++) {
+        const vexi_source *source = &view->sources[i];
+        if (source->memtable != NULL) {
+            out->memtable_row_count += source->row_count;
+            out->memtable_size_bytes += vexi_memtable_size_bytes(source->memtable);
+            continue;
+        }
+        out->segment_count++;
+        out->segment_row_count += source->row_count;
+        out->segment_deleted_count += source->hidden_count;
+        out->segment_size_bytes += vexi_segment_size_bytes(source->segment);
+        out->index_size_bytes += vexi_segment_index_size_bytes(source->segment);
+        out->damaged_segment_count += vexi_segment_check(source->segment, NULL) != VEX_OK ? 1 : 0;
+    }
+    for (uint32_t c = 0; c < schema->column_count; c++) {
+        memcpy(out->columns[c].name, schema->columns[c].name.data, schema->columns[c].name.size);
+        out->columns[c].type = schema->columns[c].type;
+    }
+    vexi_view_release(view);
+    memcpy(out->uuid, table->uuid, sizeof table->uuid);
+    pthread_mutex_lock(&table->state_lock);
+    out->version = table->version;
+    out->flush_count = table->flush_count;
+    snprintf(out->last_error, sizeof out->last_error, "%s", table->last_error);
+    pthread_mutex_unlock(&table->state_lock);
+    return VEX_OK;
+}
+
+/* ---- Memtables -------------------------------------------------------------------------------- */
+
+static vex_status active_need(vexi_table *table, vex_error *err) {
+    if (table->active.memtable == NULL) {
+        VEX_TRY(vexi_memtable_create(table->schema, &table->active.memtable, err));
+        table->active.resolved = 0;
+        table->active.hidden = NULL;
+    }
+    return VEX_OK;
+}
+
+vex_status table_reserve(vexi_table *table, uint64_t row_count, vex_error *err) {
+    VEX_TRY(active_need(table, err));
+    VEX_TRY(vexi_memtable_reserve(table->active.memtable,
+                                  vexi_memtable_count(table->active.memtable) +
+                                      table->reserved_rows + row_count,
+                                  err));
+    table->reserved_rows += row_count;
+    return VEX_OK;
+}
+
+vex_status table_seal(vexi_table *table, vex_error *err) {
+    if (table->active.memtable == NULL || vexi_memtable_count(table->active.memtable) == 0) {
+        return VEX_OK;
+    }
+    if (table->sealed_count == TABLE_SEALED_MAX) {
+        return vexi_fail(err, VEX_MEMORY, "'%s': flushing does not keep up with writing",
+                         table->name);
+    }
+    vexi_memtable *fresh;
+    VEX_TRY(vexi_memtable_create(table->schema, &fresh, err));
+    vex_status status = vexi_memtable_reserve(fresh, table->reserved_rows, err);
+    if (status != VEX_OK) {
+        vexi_memtable_release(fresh);
+        return status;
+    }
+    table->sealed[table->sealed_count++] = table->active;
+    table->active = (table_memtable){.memtable = fresh};
+    table->changes++;
+    return VEX_OK;
+}
+
+void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_sequence) {
+    vexi_memtable *active = table->active.memtable;
+    bool first = vexi_memtable_count(active) == 0;
+    size_t before = vexi_memtable_size_bytes(active);
+    VEX_ASSERT(table->reserved_rows >= block->count);
+    table->reserved_rows -= block->count;
+    if (first) {
+        table->active_since_ns = vexi_monotonic_ns(table->core->env);
+    }
+    vexi_memtable_append(active, block, first_sequence);
+    size_t after = vexi_memtable_size_bytes(active);
+    __atomic_add_fetch(&table->lake->memory_bytes, after - before, __ATOMIC_RELAXED);
+    const vexi_lake_config *config = &table->lake->config;
+    if (table->lake->wal == NULL) {
+        return; /* replay: recovery decides itself what to flush */
+    }
+    if (after >= config->flush_size_bytes) {
+        /* If there is no memory for a new memtable this one goes on growing. */
+        if (table_seal(table, NULL) == VEX_OK) {
+            vexi_submit(table->core->env, &table->flush_task, 0);
+        }
+    } else if (first) {
+        vexi_submit(table->core->env, &table->flush_task, config->flush_interval_ms);
+    }
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------- */
+
+typedef struct table_write {
+    vexi_wal_write write; /* first */
+    vexi_table *table;
+    vexi_row_block *block;
+    uint8_t *existed; /* deletes: per record, may be NULL */
+    bool dropped;
+} table_write;
+
+/* Whether an id is live, memtables first. State lock: nothing is applied meanwhile. */
+static vex_status id_is_live(vexi_table *table, vex_string id, bool *live, vex_error *err) {
+    uint64_t hash = vexi_hash64(id.data, id.size);
+    uint64_t row;
+    *live = false;
+    for (size_t m = table->sealed_count + 1; m-- > 0;) {
+        vexi_memtable *memtable =
+            m == table->sealed_count ? table->active.memtable : table->sealed[m].memtable;
+        if (memtable != NULL &&
+            vexi_memtable_find(memtable, id, hash, vexi_memtable_count(memtable), &row)) {
+            *live = !vexi_memtable_is_tombstone(memtable, row);
+            return VEX_OK;
+        }
+    }
+    for (size_t i = table->segment_count; i-- > 0 && !*live;) {
+        bool found;
+        VEX_TRY(vexi_segment_find(table->segments[i].segment, id, hash, &found, &row, err));
+        *live = found && !vexi_bits_get(table->segments[i].deleted, row);
+    }
+    return VEX_OK;
+}
+
+static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
+    table_write *write = (table_write *)wal_write;
+    vexi_table *table = write->table;
+    pthread_mutex_lock(&table->state_lock);
+    if (table->dropped) {
+        /* Its log records name a metaData.id that no longer counts. */
+        write->dropped = true;
+        table->reserved_rows -= write->block->count;
+    } else {
+        vexi_row_block *block = write->block;
+        for (size_t i = 0; write->existed != NULL && i < block->count; i++) {
+            bool again = false;
+            for (size_t j = 0; j < i && !again; j++) {
+                again = vexi_string_equal(block->rows[i].id, block->rows[j].id);
+            }
+            bool live = false;
+            if (!again && id_is_live(table, block->rows[i].id, &live, NULL) != VEX_OK) {
+                live = true; /* it was when the write began, and its segment has failed since */
+            }
+            write->existed[i] = live ? 1 : 0;
+        }
+        table_append(table, block, first_sequence);
+        write->block = NULL;
+    }
+    pthread_mutex_unlock(&table->state_lock);
+}
+
+/* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. */
+static vex_status write_admit(vexi_table *table, vex_error *err) {
+    vexi_lake *lake = table->lake;
+    if (lake->config.read_only) {
+        return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
+    }
+    pthread_mutex_lock(&table->state_lock);
+    bool lags = table->sealed_count > TABLE_SEALED_WAIT;
+    pthread_mutex_unlock(&table->state_lock);
+    uint64_t limit = lake->config.memory_limit_bytes;
+    if (!lags && __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+        return VEX_OK;
+    }
+    vex_error cause;
+    vex_status status = lags ? vexi_table_flush(table, &cause) : vexi_lake_flush(lake, &cause);
+    if (status == VEX_OK) {
+        return VEX_OK;
+    }
+    if (__atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+        pthread_mutex_lock(&table->state_lock);
+        lags = table->sealed_count >= TABLE_SEALED_MAX;
+        pthread_mutex_unlock(&table->state_lock);
+        if (!lags) {
+            return VEX_OK;
+        }
+    }
+    return vexi_fail(err, status == VEX_FULL ? VEX_FULL : VEX_MEMORY,
+                     "write refused: memtables are full and cannot be flushed: %s", cause.message);
+}
+
+/* Log one part and wait. ids or rows. */
+static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_string *ids,
+                             size_t count, uint8_t *existed, vex_error *err) {
+    const vexi_env *env = table->core->env;
+    const vexi_schema *schema = &table->schema->schema;
+    table_write write = {.table = table, .existed = existed};
+    VEX_TRY(vexi_row_block_create(env, schema, rows, ids, count, &write.block, err));
+    vexi_buffer_init(&write.write.records, env, WRITE_BUFFER_SIZE_MAX);
+    vexi_wal_record record = {
+        .kind = rows != NULL ? VEXI_WAL_PUT : VEXI_WAL_DELETE,
+        .dimension = rows != NULL ? schema->dimension : 0,
+        .columns = schema->columns,
+    };
+    memcpy(record.collection, table->uuid, sizeof record.collection);
+    vex_status status = VEX_OK;
+    for (size_t i = 0; i < count && status == VEX_OK; i++) {
+        record.row = rows != NULL ? rows[i] : (vexi_row){.id = ids[i]};
+        record.cell_count = record.row.cells != NULL ? schema->column_count : 0;
+        size_t offset;
+        status = vexi_wal_record_write(&record, &write.write.records, &offset, err);
+    }
+    if (status == VEX_OK) {
+        pthread_mutex_lock(&table->state_lock);
+        status = table->dropped
+                     ? vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name)
+                     : table_reserve(table, count, err);
+        pthread_mutex_unlock(&table->state_lock);
+    }
+    if (status == VEX_OK) {
+        write.write.record_count = count;
+        write.write.apply = write_apply;
+        memcpy(write.write.collection, table->uuid, sizeof write.write.collection);
+        status = vexi_wal_commit(table->lake->wal, &write.write, err);
+        if (status == VEX_OK && write.dropped) {
+            status = vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
+        } else if (status != VEX_OK) {
+            pthread_mutex_lock(&table->state_lock);
+            table->reserved_rows -= count;
+            pthread_mutex_unlock(&table->state_lock);
+        }
+    }
+    vexi_buffer_deinit(&write.write.records);
+    vexi_row_block_destroy(env, write.block);
+    return status;
+}
+
+static size_t row_size(const vexi_schema *schema, const vexi_row *row) {
+    size_t size = 256 + row->id.size + schema->dimension * sizeof(float) + row->attributes.size +
+                  row->payload.size;
+    for (uint32_t c = 0; row->cells != NULL && c < schema->column_count; c++) {
+        size += 16 + schema->columns[c].name.size +
+                (schema->columns[c].type == VEX_TYPE_STRING && !row->cells[c].is_null
+                     ? row->cells[c].as.string.size
+                     : 0);
+    }
+    return size;
+}
+
+vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count, vex_error *err) {
+    const vexi_schema *schema = &table->schema->schema;
+    while (count > 0) {
+        VEX_TRY(write_admit(table, err));
+        size_t part = 0;
+        size_t size = 0;
+        while (part < count && size < WRITE_PART_SIZE) {
+            size += row_size(schema, &rows[part++]);
+        }
+        VEX_TRY(write_part(table, rows, NULL, part, NULL, err));
+        rows += part;
+        count -= part;
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t count,
+                             uint8_t *existed, vex_error *err) {
+    /* Ids that are not there need no record: that they were absent when looked up is an answer. */
+    if (existed != NULL) {
+        memset(existed, 0, count);
+    }
+    if (table->lake->config.read_only) {
+        return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
+    }
+    enum { PART = 512 };
+    vex_string part[PART];
+    uint8_t part_existed[PART];
+    size_t places[PART];
+    for (size_t done = 0; done < count;) {
+        size_t used = 0;
+        pthread_mutex_lock(&table->state_lock);
+        bool dropped = table->dropped;
+        vex_status status = VEX_OK;
+        for (; !dropped && done < count && used < PART; done++) {
+            bool live;
+            status = id_is_live(table, ids[done], &live, err);
+            if (status != VEX_OK) {
+                break;
+            }
+            if (live) {
+                places[used] = done;
+                part[used++] = ids[done];
+            }
+        }
+        pthread_mutex_unlock(&table->state_lock);
+        VEX_TRY(status);
+        if (dropped) {
+            return vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
+        }
+        if (used == 0) {
+            continue;
+        }
+        VEX_TRY(write_admit(table, err));
+        VEX_TRY(write_part(table, NULL, part, used, part_existed, err));
+        for (size_t i = 0; existed != NULL && i < used; i++) {
+            existed[places[i]] = part_existed[i];
+        }
+    }
+    return VEX_OK;
+}

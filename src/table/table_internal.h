@@ -1,0 +1,163 @@
+/* What the files of table/ share: the structs of a lake and a table, their locks, and the steps of a
+ * commit. docs/locking.md has the order: lake.tables -> table.commit -> table.view -> table.state ->
+ * log -> memtable. */
+#ifndef VEXI_TABLE_TABLE_INTERNAL_H
+#define VEXI_TABLE_TABLE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "table/memtable.h"
+#include "table/segment.h"
+#include "table/wal.h"
+
+struct vexi_lake {
+    vexi_core *core; /* env and store */
+    vexi_lake_config config;
+    vexi_wal *wal; /* NULL when read-only */
+    char wal_uuid[37];
+    uint64_t memory_bytes; /* atomic: all memtables that are not flushed */
+
+    pthread_rwlock_t tables_lock;
+    vexi_table **tables; /* sorted by name; tables_lock; dropped ones stay until replaced */
+    size_t table_count;
+    size_t table_capacity;
+
+    vexi_task refresh_task;
+    bool closing; /* atomic */
+};
+
+/* A segment as the newest version has it. */
+typedef struct table_segment {
+    vexi_segment *segment;
+    vexi_bits *deleted; /* its deletion vector, and rows that a newer foreign file hides; or NULL  */
+    vexi_bits *hidden;  /* deleted, and rows that memtables hide; view lock; or NULL               */
+    uint64_t dv_hash;   /* of the deletion-vector descriptor, 0: none                              */
+} table_segment;
+
+/* A memtable as part of the table. */
+typedef struct table_memtable {
+    vexi_memtable *memtable;
+    vexi_bits *hidden; /* its tombstones and superseded rows; view lock; or NULL                   */
+    uint64_t resolved; /* rows whose ids were looked up in the older sources; view lock            */
+} table_memtable;
+
+enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3 };
+
+struct vexi_table {
+    int references; /* atomic */
+    vexi_lake *lake; /* borrowed; calls end before the lake is closed */
+    vexi_core *core;
+    vexi_schema_box *schema;
+    char *name;
+    char *folder;
+    char uuid[37]; /* metaData.id */
+
+    /* commit: one committer at a time; held over slow work. */
+    pthread_mutex_t commit_lock;
+    vexi_delta_state delta;
+
+    /* view: the sources and what is hidden in them. */
+    pthread_mutex_t view_lock;
+    vexi_view *cached; /* a reference; view lock */
+
+    /* state: pointers that writers and readers meet at; never held over I/O but for id look-ups in
+     * deletes. */
+    pthread_mutex_t state_lock;
+    bool dropped;
+    table_segment *segments; /* changed with view and state locks, so either one suffices to read   */
+    size_t segment_count;
+    table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments                          */
+    size_t sealed_count;
+    table_memtable active; /* as segments; .memtable may be NULL                                   */
+    uint64_t active_since_ns; /* when its first row came; state lock */
+    uint64_t reserved_rows; /* promised to writes that are in the log queue; state lock            */
+    int64_t version;        /* of the published segments; state lock                               */
+    uint64_t flush_count;   /* state lock                                                          */
+    char last_error[256];   /* state lock                                                          */
+    uint64_t changes; /* grows with every change of the sources; state lock                        */
+
+    vexi_task flush_task;
+};
+
+/* ---- table.c --------------------------------------------------------------------------------- */
+
+/* A table over a Delta state (moved from). Opens its segments. */
+vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
+                        vexi_delta_state *delta, vexi_table **out, vex_error *err);
+void table_retain(vexi_table *table);
+/* Seal the active memtable if it holds anything. State lock. VEX_OK also if there was nothing. */
+vex_status table_seal(vexi_table *table, vex_error *err);
+/* Append logged rows (block taken) to the active memtable; capacity was reserved. State lock. */
+void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_sequence);
+/* Reserve room for rows. State lock. */
+vex_status table_reserve(vexi_table *table, uint64_t row_count, vex_error *err);
+void table_note_error(vexi_table *table, const vex_error *error);
+
+/* ---- view.c ---------------------------------------------------------------------------------- */
+
+/* Replace the segments (array and references taken; hidden not set) and forget the oldest
+ * `flushed_count` sealed memtables, in one step. Commit lock. */
+vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
+                         size_t flushed_count, int64_t version, vex_error *err);
+void table_drop_views(vexi_table *table);
+
+/* ---- commit.c -------------------------------------------------------------------------------- */
+
+/* Read the commits from state->version + 1 on. `folder` is the collection's. */
+vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state *state,
+                          vex_error *err);
+
+/* Release the entries and the array. Entries may be empty. */
+void table_segments_free(const vexi_env *env, table_segment *segments, size_t count);
+
+/* One segment to be added by a commit. */
+typedef struct commit_segment {
+    vexi_delta_add add;
+    vexi_segment *segment;
+    vexi_bits *deleted; /* rows that later rows of the same commit replace, or NULL                */
+} commit_segment;
+
+/* Ids whose older rows a commit hides. next gives them one by one; restart begins anew. */
+typedef struct commit_ids {
+    void (*restart)(void *context);
+    bool (*next)(void *context, vex_string *id, uint64_t *hash);
+    void *context;
+} commit_ids;
+
+typedef struct commit_request {
+    const char *operation; /* "WRITE" */
+    commit_segment *segments;
+    size_t segment_count;
+    commit_ids ids;         /* next may be NULL: none */
+    uint64_t sequence;      /* covers the log up to here; 0: leave txn alone */
+    size_t flushed_count;   /* sealed memtables that this commit makes obsolete */
+} commit_request;
+
+/* Commit and publish: reads what others committed, finds the rows to hide in the newest version,
+ * puts the next version if it is absent, again until it is in. Commit lock. */
+vex_status table_commit(vexi_table *table, const commit_request *request, vex_error *err);
+/* Take over what others committed and publish it. Commit lock. */
+vex_status table_refresh(vexi_table *table, vex_error *err);
+/* Put one commit under version state->version + 1; VEX_EXISTS if that version is taken. Resolves
+ * unknown outcomes by reading back. Applies it to the state on success. */
+vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
+                      vexi_delta_commit *commit, vex_error *err);
+
+/* ---- flush.c --------------------------------------------------------------------------------- */
+
+void flush_run(void *table);
+/* Write rows as a segment (files are durable on return). rows are in any order; reordered here. */
+vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_count,
+                         commit_segment *out, vexi_arena *arena, vex_error *err);
+
+/* ---- recover.c ------------------------------------------------------------------------------- */
+
+vex_status lake_recover(vexi_lake *lake, vex_error *err);
+
+/* ---- lake.c ---------------------------------------------------------------------------------- */
+
+/* Add a table (reference taken on success), in place of a dropped one of its name. */
+vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
+vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
+
+#endif
