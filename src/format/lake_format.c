@@ -17,12 +17,12 @@ vex_status vexi_lake_format_check(vexi_span file, vex_error *err) {
     if (!json_is_integer(version) || json_integer_value(version) < 1) {
         status = vexi_fail(err, VEX_CORRUPT, ".vexlake/format does not tell a format version");
     } else if (json_integer_value(version) > VEXI_LAKE_FORMAT_VERSION) {
-        status = vexi_fail(err, VEX_UNSUPPORTED,
-                           "the lake has format version %lld (made by %.100s), this program knows "
-                           "up to %d: use a newer one",
-                           (long long)json_integer_value(version),
-                           writer == NULL ? "an unknown program" : writer,
-                           VEXI_LAKE_FORMAT_VERSION);
+        status =
+            vexi_fail(err, VEX_UNSUPPORTED,
+                      "the lake has format version %lld (made by %.100s), this program knows "
+                      "up to %d: use a newer one",
+                      (long long)json_integer_value(version),
+                      writer == NULL ? "an unknown program" : writer, VEXI_LAKE_FORMAT_VERSION);
     }
     json_decref(root);
     return status;

@@ -4,7 +4,7 @@
  * so that every record begins at a multiple of eight:
  *
  *     0  u32  "VXR1"                         32  36 bytes  collection (metaData.id, text)
- *     4  u32  size of the whole record       68  u8   kind, then three zero bytes
+ *     4  u32  size of the whole record       68  u8   kind, u24 rest of its group / 8
  *     8  u64  sequence                       72  u32  CRC-32C of the body
  *    16  u64  its offset in the file         76  u32  CRC-32C of bytes 0 to 75
  *    24  u64  synced bytes when sealed       80  fields: u16 tag, u16 zero, u32 size, bytes
@@ -92,6 +92,11 @@ void vexi_wal_header_write(const vexi_wal_header *header, uint8_t out[VEXI_WAL_H
     vexi_put_u64(out + 32, header->number);
     vexi_put_u64(out + 40, header->first_sequence);
     vexi_put_u64(out + 48, header->previous_cut);
+    VEX_ASSERT(header->previous_number < header->number &&
+               header->number - header->previous_number <= UINT32_MAX);
+    vexi_put_u32(out + 56, header->previous_number == 0
+                               ? 0
+                               : (uint32_t)(header->number - header->previous_number));
     vexi_put_u32(out + 60, vexi_crc32c(0, out, 60));
 }
 
@@ -120,6 +125,12 @@ vex_status vexi_wal_header_read(vexi_span file, vexi_wal_header *out, vex_error 
     out->number = vexi_get_u64(p + 32);
     out->first_sequence = vexi_get_u64(p + 40);
     out->previous_cut = vexi_get_u64(p + 48);
+    uint32_t back = vexi_get_u32(p + 56);
+    if (back >= out->number && back != 0) {
+        return vexi_fail(err, VEX_CORRUPT, "log file %llu names a file before the first",
+                         (unsigned long long)out->number);
+    }
+    out->previous_number = back == 0 ? 0 : out->number - back;
     return VEX_OK;
 }
 
@@ -272,7 +283,12 @@ vex_status vexi_wal_record_write(const vexi_wal_record *record, vexi_buffer *out
 }
 
 void vexi_wal_record_seal_at(uint8_t *record, uint64_t sequence, uint64_t offset,
-                             uint64_t synced_size) {
+                             uint64_t synced_size, uint64_t group_rest) {
+    VEX_ASSERT(group_rest % 8 == 0 && group_rest <= VEXI_WAL_GROUP_SIZE_MAX);
+    uint32_t units = (uint32_t)(group_rest / 8);
+    record[69] = (uint8_t)units;
+    record[70] = (uint8_t)(units >> 8);
+    record[71] = (uint8_t)(units >> 16);
     vexi_put_u64(record + 8, sequence);
     vexi_put_u64(record + 16, offset);
     vexi_put_u64(record + 24, synced_size);
@@ -280,7 +296,7 @@ void vexi_wal_record_seal_at(uint8_t *record, uint64_t sequence, uint64_t offset
 }
 
 void vexi_wal_record_seal(uint8_t *record, uint64_t sequence) {
-    vexi_wal_record_seal_at(record, sequence, ANYWHERE, ANYWHERE);
+    vexi_wal_record_seal_at(record, sequence, ANYWHERE, ANYWHERE, vexi_wal_record_size(record));
 }
 
 size_t vexi_wal_record_size(const uint8_t *record) {
@@ -497,7 +513,12 @@ vex_status vexi_wal_record_read(vexi_span file, size_t *offset, vexi_arena *aren
         return vexi_fail(err, VEX_CORRUPT, "log record %llu of no collection",
                          (unsigned long long)out->sequence);
     }
-    uint32_t kind = vexi_get_u32(p + 68);
+    uint32_t kind = p[68];
+    out->group_rest = (uint64_t)(vexi_get_u32(p + 68) >> 8) * 8;
+    if (out->group_rest < size) {
+        return vexi_fail(err, VEX_CORRUPT, "log record %llu is larger than its group",
+                         (unsigned long long)out->sequence);
+    }
     if (kind != VEXI_WAL_PUT && kind != VEXI_WAL_DELETE) {
         return vexi_fail(err, VEX_UNSUPPORTED, "log record %llu is of the unknown kind %u",
                          (unsigned long long)out->sequence, kind);

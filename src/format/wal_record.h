@@ -11,13 +11,19 @@
 #include "base/buffer.h"
 #include "format/row.h"
 
-enum { VEXI_WAL_HEADER_SIZE = 64, VEXI_WAL_RECORD_SIZE_MAX = 80 << 20, VEXI_WAL_UUID_SIZE = 36 };
+enum {
+    VEXI_WAL_HEADER_SIZE = 64,
+    VEXI_WAL_RECORD_SIZE_MAX = 80 << 20,
+    VEXI_WAL_GROUP_SIZE_MAX = (1 << 27) - 8,
+    /* records appended together */ VEXI_WAL_UUID_SIZE = 36
+};
 
 typedef struct vexi_wal_header {
-    char uuid[37];           /* the log's */
-    uint64_t number;         /* of this file */
-    uint64_t first_sequence; /* records of this file have this or larger */
-    uint64_t previous_cut; /* bytes of file number - 1 that count; UINT64_MAX: all that are whole */
+    char uuid[37];            /* the log's */
+    uint64_t number;          /* of this file */
+    uint64_t first_sequence;  /* records of this file have this or larger */
+    uint64_t previous_number; /* of the file that the cut speaks of; 0: there is none */
+    uint64_t previous_cut;    /* bytes of that file that count; UINT64_MAX: all that are whole */
 } vexi_wal_header;
 
 void vexi_wal_header_write(const vexi_wal_header *header, uint8_t out[VEXI_WAL_HEADER_SIZE]);
@@ -33,8 +39,9 @@ typedef struct vexi_wal_record {
     uint64_t sequence;
     char collection[37]; /* metaData.id */
     vexi_wal_kind kind;
-    vexi_row row;       /* PUT: cells has cell_count entries in schema order                    */
-    uint32_t dimension; /* of row.vector */
+    vexi_row row;        /* PUT: cells has cell_count entries in schema order                    */
+    uint64_t group_rest; /* on reading: bytes from its start to the end of its group */
+    uint32_t dimension;  /* of row.vector */
     uint32_t cell_count;
     const vexi_schema_column *columns; /* names and types of the cells: written into the record,
                                           so that a record explains itself */
@@ -53,9 +60,11 @@ void vexi_wal_record_seal(uint8_t *record, uint64_t sequence);
 /* The same for a writer that knows where the record will stand in its file, and how many bytes of
  * that file were synced when it was sealed. A reader then takes the record at that place alone (a
  * copy inside a payload is none), and counts it as proof of damage (`later` below) only where
- * synced bytes are damaged: records of one unsynced append may reach the disk in any order. */
+ * synced bytes are damaged: records of one unsynced append may reach the disk in any order.
+ * group_rest: bytes from the record's start to the end of its group (a multiple of 8, at most
+ * VEXI_WAL_GROUP_SIZE_MAX): a group counts whole or not at all. */
 void vexi_wal_record_seal_at(uint8_t *record, uint64_t sequence, uint64_t offset,
-                             uint64_t synced_size);
+                             uint64_t synced_size, uint64_t group_rest);
 /* Size of the record that starts here (trusted bytes). */
 size_t vexi_wal_record_size(const uint8_t *record);
 

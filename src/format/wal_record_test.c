@@ -198,7 +198,8 @@ TEST(sealed_at_a_place) {
     for (size_t i = 0; i < 4; i++) {
         CHECK_OK(vexi_wal_record_write(&record, &file, &at[i], &err));
         /* 0 and 1 in one append, then 2 and 3 in another. */
-        vexi_wal_record_seal_at(file.data + at[i], i, at[i], i < 2 ? at[0] : at[2]);
+        vexi_wal_record_seal_at(file.data + at[i], i, at[i], i < 2 ? at[0] : at[2],
+                                vexi_wal_record_size(file.data + at[i]));
     }
     vexi_arena arena;
     vexi_arena_init(&arena, vex_test_env());
@@ -231,7 +232,8 @@ TEST(a_record_inside_a_payload_is_none) {
     record.row.payload = (vex_string){(const char *)inner.data, inner.size};
     size_t offset;
     CHECK_OK(vexi_wal_record_write(&record, &file, &offset, &err));
-    vexi_wal_record_seal_at(file.data + offset, 6, offset, offset);
+    vexi_wal_record_seal_at(file.data + offset, 6, offset, offset,
+                            vexi_wal_record_size(file.data + offset));
     file.data[file.size - 1] ^= 1; /* the header stands, so its body is not searched */
     vexi_arena arena;
     vexi_arena_init(&arena, vex_test_env());

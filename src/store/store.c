@@ -204,6 +204,12 @@ vex_status vexi_store_lock(vexi_store *store, const char *name, vex_error *err) 
     return store->ops->lock(store, name, err);
 }
 
+void vexi_store_unlock(vexi_store *store) {
+    if ((store->ops->flags & VEXI_STORE_CAN_LOCK) != 0) {
+        store->ops->unlock(store);
+    }
+}
+
 void vexi_store_destroy(vexi_store *store) {
     if (store != NULL) {
         store->ops->destroy(store);

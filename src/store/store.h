@@ -105,9 +105,11 @@ typedef struct vexi_store_ops {
     vex_status (*log_sync)(vexi_log_file *log, vex_error *err);
     void (*log_close)(vexi_log_file *log);
 
-    /* VEXI_STORE_CAN_LOCK: hold the store for writing, by name of a lock file, until the store is
-     * destroyed. VEX_BUSY when another process or store handle holds it; the message tells who. */
+    /* VEXI_STORE_CAN_LOCK: hold the store for writing, by name of a lock file, until unlock
+     * or the end of the store. VEX_BUSY when another process or store handle holds it; the message tells who. */
     vex_status (*lock)(vexi_store *store, const char *name, vex_error *err);
+    /* Give the lock back; fine without one. Reading goes on. */
+    void (*unlock)(vexi_store *store);
 
     void (*destroy)(vexi_store *store);
 } vexi_store_ops;
@@ -150,6 +152,7 @@ vex_status vexi_store_log_append(vexi_log_file *log, const vexi_span *parts, siz
 vex_status vexi_store_log_sync(vexi_log_file *log, vex_error *err);
 void vexi_store_log_close(vexi_log_file *log); /* NULL is fine */
 vex_status vexi_store_lock(vexi_store *store, const char *name, vex_error *err);
+void vexi_store_unlock(vexi_store *store);
 void vexi_store_destroy(vexi_store *store); /* NULL is fine; objects stay, handles are gone */
 static inline uint32_t vexi_store_flags(const vexi_store *store) {
     return store->ops->flags;

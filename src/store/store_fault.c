@@ -322,6 +322,10 @@ static vex_status fault_lock(vexi_store *base, const char *name, vex_error *err)
     return vexi_store_lock(inner_of(base), name, err);
 }
 
+static void fault_unlock(vexi_store *base) {
+    vexi_store_unlock(inner_of(base));
+}
+
 static void fault_destroy(vexi_store *base) {
     fault_store *store = (fault_store *)base;
     vexi_store_destroy(store->inner);
@@ -356,6 +360,7 @@ vex_status vexi_store_fault_create(const vexi_env *env, vexi_store *inner,
         .log_sync = fault_log_sync,
         .log_close = fault_log_close,
         .lock = fault_lock,
+        .unlock = fault_unlock,
         .destroy = fault_destroy,
     };
     store->base = (vexi_store){.ops = ops, .env = env};

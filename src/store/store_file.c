@@ -715,13 +715,22 @@ static vex_status file_lock(vexi_store *base, const char *name, vex_error *err) 
     return remove_leftovers(store, err);
 }
 
+static void file_unlock(vexi_store *base) {
+    file_store *store = (file_store *)base;
+    pthread_mutex_lock(&store->mutex);
+    vexi_disk_file *lock = store->lock;
+    store->lock = NULL;
+    pthread_mutex_unlock(&store->mutex);
+    if (lock != NULL) {
+        store->disk->ops->close(lock);
+    }
+}
+
 static void file_destroy(vexi_store *base) {
     file_store *store = (file_store *)base;
     forget_folders(store);
     vexi_free(base->env, store->known);
-    if (store->lock != NULL) {
-        store->disk->ops->close(store->lock);
-    }
+    file_unlock(base);
     pthread_mutex_destroy(&store->mutex);
     vexi_free(base->env, store->root);
     vexi_free(base->env, store);
@@ -742,6 +751,7 @@ static const vexi_store_ops file_ops = {
     .log_sync = file_log_sync,
     .log_close = file_log_close,
     .lock = file_lock,
+    .unlock = file_unlock,
     .destroy = file_destroy,
 };
 

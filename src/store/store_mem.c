@@ -428,6 +428,13 @@ static vex_status mem_lock(vexi_store *base, const char *name, vex_error *err) {
     return was_locked ? vexi_fail(err, VEX_BUSY, "%s is held by this process", name) : VEX_OK;
 }
 
+static void mem_unlock(vexi_store *base) {
+    mem_store *store = (mem_store *)base;
+    pthread_mutex_lock(&store->mutex);
+    store->locked = false;
+    pthread_mutex_unlock(&store->mutex);
+}
+
 static void mem_destroy(vexi_store *base) {
     mem_store *store = (mem_store *)base;
     for (size_t i = 0; i < store->count; i++) {
@@ -454,6 +461,7 @@ static const vexi_store_ops mem_ops = {
     .log_sync = mem_log_sync,
     .log_close = mem_log_close,
     .lock = mem_lock,
+    .unlock = mem_unlock,
     .destroy = mem_destroy,
 };
 

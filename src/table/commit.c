@@ -1,8 +1,8 @@
 /* Commits: the one way by which a table changes on storage.
  *
  * A commit is built against the newest version and put under the next number if that is absent. If
- * another engine was faster, its commit is read and the actions are built anew: the rows to hide are
- * looked up again by id, so nothing of a stale version is written back.
+ * another engine was faster, its commit is read and the actions are built anew: the rows to hide
+ * are looked up again by id, so nothing of a stale version is written back.
  *
  * Invariants
  *  1. Files are durable before the commit that names them is put.
@@ -20,7 +20,8 @@
 
 enum { COMMIT_ATTEMPT_MAX = 1000, PUT_RETRY_MAX = 3 };
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 static vex_status log_object_name(const char *folder, int64_t version, vexi_arena *arena,
                                   char **out, vex_error *err) {
@@ -45,8 +46,8 @@ static vex_status refresh_one(vexi_core *core, const char *folder, vexi_delta_st
     vexi_delta_commit commit;
     vex_status status = log_object_name(folder, state->version + 1, &arena, &name, err);
     if (status == VEX_OK) {
-        status = vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena, &bytes,
-                                    err);
+        status =
+            vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena, &bytes, err);
     }
     if (status == VEX_OK) {
         status = vexi_delta_parse(bytes, &arena, &commit, err);
@@ -85,7 +86,8 @@ vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state 
     return VEX_OK;
 }
 
-/* ---- Segments of a version -------------------------------------------------------------------- */
+/* ---- Segments of a version --------------------------------------------------------------------
+ */
 
 static uint64_t dv_hash(const vexi_delta_dv *dv) {
     if (dv->storage == 0) {
@@ -126,8 +128,8 @@ static vex_status dv_load(vexi_core *core, const char *folder, const vexi_delta_
             }
         }
     } else if (status == VEX_OK) {
-        status = vexi_fail(err, VEX_UNSUPPORTED, "deletion vector of storage type '%c'",
-                           dv->storage);
+        status =
+            vexi_fail(err, VEX_UNSUPPORTED, "deletion vector of storage type '%c'", dv->storage);
     }
     if (status == VEX_OK) {
         status = vexi_dv_decode(data, row_count, dv->cardinality, bits->words, err);
@@ -258,8 +260,8 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
         if (old != NULL) {
             segment = vexi_segment_retain(old->segment);
         } else {
-            status = vexi_segment_open(table->core, table->schema, table->folder, add, &segment,
-                                       err);
+            status =
+                vexi_segment_open(table->core, table->schema, table->folder, add, &segment, err);
         }
         if (status == VEX_OK && hash != 0 && vexi_segment_check(segment, NULL) == VEX_OK) {
             vex_error damage;
@@ -274,8 +276,8 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
                 /* Without its deletion vector a segment would show deleted rows. */
                 vexi_segment_release(segment);
                 segment = NULL;
-                status = vexi_segment_open(table->core, table->schema, table->folder, add,
-                                           &segment, err);
+                status = vexi_segment_open(table->core, table->schema, table->folder, add, &segment,
+                                           err);
                 if (status == VEX_OK && vexi_segment_check(segment, NULL) == VEX_OK) {
                     (void)vexi_prefix(&damage, loaded, "deletion vector of %s",
                                       vexi_segment_object_name(segment));
@@ -307,8 +309,7 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     if (status != VEX_OK || table->delta.version == table->version) {
         return status;
     }
-    if (table->delta.dropped ||
-        !vexi_string_is(table->delta.metadata.id, table->uuid)) {
+    if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
         return VEX_OK; /* dropped: whoever uses the table next is told so */
     }
     table_segment *segments;
@@ -317,7 +318,8 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     return table_publish(table, segments, count, 0, table->delta.version, err);
 }
 
-/* ---- Putting ---------------------------------------------------------------------------------- */
+/* ---- Putting ----------------------------------------------------------------------------------
+ */
 
 /* What is under the name: VEX_OK if it is exactly our bytes, VEX_EXISTS if something else,
  * VEX_NOT_FOUND if nothing. */
@@ -326,8 +328,8 @@ static vex_status read_back(vexi_core *core, const char *name, const vexi_buffer
     vexi_arena arena;
     vexi_arena_init(&arena, core->env);
     vexi_span found;
-    vex_status status = vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena,
-                                           &found, err);
+    vex_status status =
+        vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena, &found, err);
     if (status == VEX_OK &&
         (found.size != bytes->size || memcmp(found.data, bytes->data, found.size) != 0)) {
         status = vexi_fail(err, VEX_EXISTS, "%s was committed by someone else", name);
@@ -342,8 +344,8 @@ static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buf
     vex_status status = VEX_OK;
     for (int i = 0; i < PUT_RETRY_MAX; i++) {
         status = vexi_store_put_if_absent(core->store, name, &part, 1, err);
-        if (status == VEX_OK || (i == 0 && status != VEX_EXISTS && status != VEX_IO &&
-                                 status != VEX_UNKNOWN_OUTCOME)) {
+        if (status == VEX_OK ||
+            (i == 0 && status != VEX_EXISTS && status != VEX_IO && status != VEX_UNKNOWN_OUTCOME)) {
             return status;
         }
         vex_error back_error;
@@ -389,7 +391,8 @@ vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *sta
     return status;
 }
 
-/* ---- Building --------------------------------------------------------------------------------- */
+/* ---- Building ---------------------------------------------------------------------------------
+ */
 
 /* Mark in `segments` the live rows of the request's ids; changed[i] tells where. */
 static vex_status hide_ids(vexi_table *table, const commit_request *request,
@@ -431,8 +434,8 @@ static vex_status dv_store(vexi_table *table, const vexi_bits *bits, vexi_arena 
     vexi_buffer_init(&file, env, (size_t)1 << 30);
     vex_status status = vexi_dv_encode(bits->words, bits->bit_count, &data, err);
     if (status == VEX_OK && data.size <= VEXI_DV_INLINE_SIZE_MAX) {
-        status = vexi_dv_inline(vexi_span_of(data.data, data.size), bits->set_count, arena, out,
-                                err);
+        status =
+            vexi_dv_inline(vexi_span_of(data.data, data.size), bits->set_count, arena, out, err);
     } else if (status == VEX_OK) {
         char uuid[37];
         vexi_random_uuid(env, uuid);
@@ -479,8 +482,7 @@ static vex_status upgrade_protocol(const vexi_delta_state *delta, vexi_delta_com
             pairs[used++] = delta->metadata.configuration[i];
         }
     }
-    pairs[used++] =
-        (vexi_delta_pair){.key = vexi_string_of(key), .value = vexi_string_of("true")};
+    pairs[used++] = (vexi_delta_pair){.key = vexi_string_of(key), .value = vexi_string_of("true")};
     commit->metadata.configuration = pairs;
     commit->metadata.configuration_count = used;
     return VEX_OK;
@@ -500,12 +502,11 @@ static vex_status replace_actions(vexi_table *table, table_segment *entry, int64
                                   vexi_delta_commit *commit, vexi_arena *arena, vex_error *err) {
     const vexi_delta_add *old = file_of(&table->delta, entry->segment);
     VEX_ASSERT(old != NULL);
-    commit->removes[commit->remove_count++] =
-        (vexi_delta_remove){.path = old->path,
-                            .deletion_timestamp_ms = now_ms,
-                            .data_change = true,
-                            .size_bytes = old->size_bytes,
-                            .dv = old->dv};
+    commit->removes[commit->remove_count++] = (vexi_delta_remove){.path = old->path,
+                                                                  .deletion_timestamp_ms = now_ms,
+                                                                  .data_change = true,
+                                                                  .size_bytes = old->size_bytes,
+                                                                  .dv = old->dv};
     if (entry->deleted->set_count == vexi_segment_row_count(entry->segment)) {
         return VEX_OK; /* nothing is left of it */
     }
@@ -559,7 +560,8 @@ static vex_status build_actions(vexi_table *table, const commit_request *request
     return VEX_OK;
 }
 
-/* The list to publish: segments that are left, then the new ones. Moves entries out of `segments`. */
+/* The list to publish: segments that are left, then the new ones. Moves entries out of `segments`.
+ */
 static vex_status published_list(vexi_table *table, const commit_request *request,
                                  const vexi_delta_commit *commit, table_segment *segments,
                                  size_t count, table_segment **out, size_t *out_count,
@@ -582,10 +584,9 @@ static vex_status published_list(vexi_table *table, const commit_request *reques
     }
     for (size_t i = 0; i < request->segment_count; i++) {
         const vexi_delta_add *add = &commit->adds[commit->add_count - request->segment_count + i];
-        list[used++] = (table_segment){
-            .segment = vexi_segment_retain(request->segments[i].segment),
-            .deleted = vexi_bits_retain(request->segments[i].deleted),
-            .dv_hash = dv_hash(&add->dv)};
+        list[used++] = (table_segment){.segment = vexi_segment_retain(request->segments[i].segment),
+                                       .deleted = vexi_bits_retain(request->segments[i].deleted),
+                                       .dv_hash = dv_hash(&add->dv)};
     }
     *out = list;
     *out_count = used;
@@ -593,8 +594,7 @@ static vex_status published_list(vexi_table *table, const commit_request *reques
 }
 
 /* One attempt against the newest version. VEX_EXISTS: the log moved, try again. */
-static vex_status commit_attempt(vexi_table *table, const commit_request *request,
-                                 vex_error *err) {
+static vex_status commit_attempt(vexi_table *table, const commit_request *request, vex_error *err) {
     const vexi_env *env = table->core->env;
     VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
     if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
@@ -607,8 +607,8 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
         vexi_delta_state_txn(&table->delta, vexi_string_of(table->lake->wal_uuid)) >=
             (int64_t)request->sequence) {
         /* An earlier attempt whose outcome was unknown went through. */
-        return table_publish(table, segments, count, request->flushed_count,
-                             table->delta.version, err);
+        return table_publish(table, segments, count, request->flushed_count, table->delta.version,
+                             err);
     }
     vexi_arena arena;
     vexi_arena_init(&arena, env);
@@ -616,9 +616,8 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     table_segment *list = NULL;
     size_t list_count = 0;
     bool *changed = vexi_arena_calloc(&arena, count + 1, sizeof *changed);
-    vex_status status =
-        changed == NULL ? vexi_no_memory(err, count)
-                        : hide_ids(table, request, segments, count, changed, err);
+    vex_status status = changed == NULL ? vexi_no_memory(err, count)
+                                        : hide_ids(table, request, segments, count, changed, err);
     if (status == VEX_OK) {
         status = build_actions(table, request, segments, count, changed, &arena, &commit, err);
     }

@@ -40,10 +40,12 @@ static vex_status put_buffer(vexi_table *table, const char *middle, vex_string n
     return vexi_store_put(table->core->store, object, &part, 1, err);
 }
 
-static vex_string arena_format(vexi_arena *arena, const char *format, const char *text) {
-    char small[128];
-    int size = snprintf(small, sizeof small, format, text);
-    char *copy = vexi_arena_copy(arena, small, (size_t)size);
+/* prefix + uuid + suffix; data NULL without memory. */
+static vex_string object_name(vexi_arena *arena, const char *prefix, const char *uuid,
+                              const char *suffix) {
+    char name[128];
+    int size = snprintf(name, sizeof name, "%s%s%s", prefix, uuid, suffix);
+    char *copy = vexi_arena_copy(arena, name, (size_t)size);
     return (vex_string){.data = copy, .size = copy == NULL ? 0 : (size_t)size};
 }
 
@@ -85,8 +87,9 @@ vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_co
     char uuid[37];
     vexi_random_uuid(env, uuid);
     vexi_segment_layout layout;
-    VEX_TRY_GOTO(status, done, vexi_segment_write(env, schema, rows, row_count, &parquet, &scratch,
-                                                  &layout, err));
+    VEX_TRY_GOTO(
+        status, done,
+        vexi_segment_write(env, schema, rows, row_count, &parquet, &scratch, &layout, err));
     vexi_index_input input = {
         .schema = schema,
         .layout = &layout,
@@ -99,11 +102,12 @@ vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_co
     };
     memcpy(input.segment, uuid, sizeof input.segment);
     vexi_delta_add *add = &out->add;
-    VEX_TRY_GOTO(status, done, vexi_index_write(env, &input, &index, &add->index.head_size,
-                                                &add->index.head_crc, err));
-    add->path = arena_format(arena, "%s.parquet", uuid);
-    add->index.path = arena_format(
-        arena, list_count > 0 ? "index/%s.vector.ivf.bin" : "index/%s.vector.flat.bin", uuid);
+    VEX_TRY_GOTO(
+        status, done,
+        vexi_index_write(env, &input, &index, &add->index.head_size, &add->index.head_crc, err));
+    add->path = object_name(arena, "", uuid, ".parquet");
+    add->index.path =
+        object_name(arena, "index/", uuid, list_count > 0 ? ".vector.ivf.bin" : ".vector.flat.bin");
     if (add->path.data == NULL || add->index.path.data == NULL) {
         status = vexi_no_memory(err, sizeof uuid);
         goto done;
@@ -113,12 +117,13 @@ vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_co
     add->modification_time_ms = vexi_wall_us(env) / 1000;
     add->row_count = (int64_t)row_count;
     add->data_change = true;
-    VEX_TRY_GOTO(status, done,
-                 put_buffer(table, "/data/", add->path, &parquet, &scratch, err));
+    VEX_TRY_GOTO(status, done, put_buffer(table, "/data/", add->path, &parquet, &scratch, err));
     VEX_TRY_GOTO(status, done, put_buffer(table, "/", add->index.path, &index, &scratch, err));
-    /* Read back what was put, before the log is told: a segment that does not open never commits. */
-    VEX_TRY_GOTO(status, done, vexi_segment_open(table->core, table->schema, table->folder, add,
-                                                 &out->segment, err));
+    /* Read back what was put, before the log is told: a segment that does not open never commits.
+     */
+    VEX_TRY_GOTO(
+        status, done,
+        vexi_segment_open(table->core, table->schema, table->folder, add, &out->segment, err));
     status = vexi_segment_check(out->segment, err);
     if (status != VEX_OK) {
         vexi_segment_release(out->segment);

@@ -11,7 +11,8 @@ vexi_store *vexi_lake_store(const vexi_lake *lake) {
     return lake->core->store;
 }
 
-/* ---- The list of tables ----------------------------------------------------------------------- */
+/* ---- The list of tables -----------------------------------------------------------------------
+ */
 
 static int name_compare(vex_string a, const char *b) {
     size_t b_size = strlen(b);
@@ -131,7 +132,8 @@ vex_status vexi_lake_list_tables(vexi_lake *lake, vexi_arena *arena, vex_string 
     return status;
 }
 
-/* ---- Creating and dropping -------------------------------------------------------------------- */
+/* ---- Creating and dropping --------------------------------------------------------------------
+ */
 
 static vex_status writable(const vexi_lake *lake, vex_error *err) {
     return lake->config.read_only ? vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only")
@@ -237,15 +239,15 @@ vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_s
                 *err = refresh_error;
             }
         } else if (delta.version >= 0 && !delta.dropped) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists",
-                               (int)name.size, name.data);
+            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
+                               name.data);
         }
     }
     if (status == VEX_OK) {
         status = create_commit(lake, name, folder, schema, &delta, err);
         if (status == VEX_EXISTS) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists",
-                               (int)name.size, name.data);
+            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
+                               name.data);
         }
     }
     if (status == VEX_OK) {
@@ -334,7 +336,8 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
     return status;
 }
 
-/* ---- Flushing and refreshing all -------------------------------------------------------------- */
+/* ---- Flushing and refreshing all --------------------------------------------------------------
+ */
 
 /* Call for each table that is not dropped; the first failure is kept, the others go on. */
 static vex_status tables_each(vexi_lake *lake, vex_status (*call)(vexi_table *, vex_error *),
@@ -390,7 +393,8 @@ static void refresh_run(void *argument) {
     }
 }
 
-/* ---- Opening and closing ---------------------------------------------------------------------- */
+/* ---- Opening and closing ----------------------------------------------------------------------
+ */
 
 vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lake_config *config,
                           vexi_lake **out, vex_error *err) {

@@ -19,11 +19,11 @@ struct vexi_memtable {
     int references; /* atomic */
     const vexi_env *env;
     vexi_schema_box *schema;
-    uint32_t stride;   /* floats from one vector to the next */
-    uint64_t count;    /* atomic; release-stored after the rows are complete */
-    uint64_t capacity; /* rows that the chunks hold; the appender's */
-    uint64_t sequence; /* the appender's; atomic for describe */
-    size_t size_bytes; /* atomic */
+    uint32_t stride;        /* floats from one vector to the next */
+    uint64_t count;         /* atomic; release-stored after the rows are complete */
+    uint64_t capacity;      /* rows that the chunks hold; the appender's */
+    uint64_t sequence;      /* the appender's; atomic for describe */
+    size_t size_bytes;      /* atomic */
     vexi_row_block *blocks; /* the appender's */
     mem_row *rows[CHUNK_COUNT];
     float *vectors[CHUNK_COUNT];
@@ -42,7 +42,8 @@ vex_status vexi_schema_box_create(const vexi_env *env, const vexi_schema *schema
     for (uint32_t i = 0; i < schema->column_count; i++) {
         names += schema->columns[i].name.size + 1;
     }
-    size_t size = sizeof(vexi_schema_box) + schema->column_count * sizeof(vexi_schema_column) + names;
+    size_t size =
+        sizeof(vexi_schema_box) + schema->column_count * sizeof(vexi_schema_column) + names;
     vexi_schema_box *box = vexi_alloc(env, size);
     if (box == NULL) {
         return vexi_no_memory(err, size);
@@ -76,7 +77,8 @@ void vexi_schema_box_release(vexi_schema_box *box) {
     }
 }
 
-/* ---- Row blocks ------------------------------------------------------------------------------- */
+/* ---- Row blocks -------------------------------------------------------------------------------
+ */
 
 static size_t cell_string_size(const vexi_schema *schema, const vexi_row *row) {
     size_t size = 0;
@@ -119,8 +121,7 @@ vex_status vexi_row_block_create(const vexi_env *env, const vexi_schema *schema,
     }
     size_t cells_size = cell_rows * schema->column_count * sizeof(vexi_cell);
     /* One byte more, so that empty strings have an address inside. */
-    size_t size =
-        sizeof(vexi_row_block) + count * sizeof(vexi_row) + cells_size + text_size + 1;
+    size_t size = sizeof(vexi_row_block) + count * sizeof(vexi_row) + cells_size + text_size + 1;
     vexi_row_block *block = vexi_alloc(env, size);
     if (block == NULL) {
         return vexi_no_memory(err, size);
@@ -173,7 +174,8 @@ void vexi_row_block_destroy(const vexi_env *env, vexi_row_block *block) {
     }
 }
 
-/* ---- Memtables -------------------------------------------------------------------------------- */
+/* ---- Memtables --------------------------------------------------------------------------------
+ */
 
 static uint32_t chunk_of(uint64_t row, uint64_t *offset) {
     uint64_t scaled = row / CHUNK_BASE + 1;
@@ -317,8 +319,7 @@ static float inverse_norm(const float *vector, uint32_t dimension) {
     return sum > 0 ? (float)(1.0 / sqrt(sum)) : 0.0f;
 }
 
-void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block,
-                          uint64_t first_sequence) {
+void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64_t first_sequence) {
     const vexi_schema *schema = &memtable->schema->schema;
     uint64_t count = memtable->count;
     VEX_ASSERT(count + block->count <= memtable->capacity);

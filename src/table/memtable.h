@@ -1,9 +1,9 @@
 /* Memtable: rows that are in the log but not yet in a segment.
  *
- * An append-only sequence of rows and tombstones. A row is never changed: an overwrite appends a row
- * that names the one it supersedes (`previous`), so a reader that fixed its row count keeps seeing
- * exactly the rows below it. Rows and vectors sit in chunks that double in size and never move, so
- * readers follow plain pointers; only the id table is guarded by a lock.
+ * An append-only sequence of rows and tombstones. A row is never changed: an overwrite appends a
+ * row that names the one it supersedes (`previous`), so a reader that fixed its row count keeps
+ * seeing exactly the rows below it. Rows and vectors sit in chunks that double in size and never
+ * move, so readers follow plain pointers; only the id table is guarded by a lock.
  *
  * Invariants
  *  1. Row i is complete before `count` passes i; readers use rows below a count that they read.
@@ -47,8 +47,8 @@ vex_status vexi_memtable_create(vexi_schema_box *schema, vexi_memtable **out, ve
 /* Make room for `row_count` rows in all. Not concurrent with append. */
 vex_status vexi_memtable_reserve(vexi_memtable *memtable, uint64_t row_count, vex_error *err);
 
-/* Append the block's rows (taken) with the sequence numbers first_sequence, + 1, ... One thread at a
- * time. Visible to readers when it returns. */
+/* Append the block's rows (taken) with the sequence numbers first_sequence, + 1, ... One thread at
+ * a time. Visible to readers when it returns. */
 void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64_t first_sequence);
 
 uint64_t vexi_memtable_count(const vexi_memtable *memtable);

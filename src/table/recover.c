@@ -23,9 +23,9 @@ typedef struct log_file {
     uint64_t size;
     const char *name;
     vexi_wal_header header;
-    bool valid;      /* the header is */
-    uint64_t cut;    /* bytes that count, by a later header; UINT64_MAX: not told */
-    uint64_t whole;  /* bytes that were replayed */
+    bool valid;     /* the header is */
+    uint64_t cut;   /* bytes that count, by a later header; UINT64_MAX: not told */
+    uint64_t whole; /* bytes that were replayed */
     vexi_wal_old_file old;
     size_t entry_capacity;
 } log_file;
@@ -40,7 +40,8 @@ typedef struct recovery {
     vexi_table *last;    /* of the last record */
 } recovery;
 
-/* ---- Tables ----------------------------------------------------------------------------------- */
+/* ---- Tables -----------------------------------------------------------------------------------
+ */
 
 static vex_status load_table(recovery *r, const char *folder, vex_error *err) {
     vexi_lake *lake = r->lake;
@@ -102,7 +103,8 @@ static vex_status load_tables(recovery *r, vex_error *err) {
     return VEX_OK;
 }
 
-/* ---- Log files -------------------------------------------------------------------------------- */
+/* ---- Log files --------------------------------------------------------------------------------
+ */
 
 static vex_status log_file_read(recovery *r, log_file *file, uint64_t limit, vexi_mapping *mapping,
                                 vexi_span *out, vex_error *err) {
@@ -123,8 +125,8 @@ static vex_status log_file_read(recovery *r, log_file *file, uint64_t limit, vex
 /* List the files, read their headers, learn the cuts. */
 static vex_status find_files(recovery *r, vex_error *err) {
     vexi_listing listing;
-    VEX_TRY(vexi_store_list(r->lake->core->store, wal_prefix, NULL, false, &r->arena, &listing,
-                            err));
+    VEX_TRY(
+        vexi_store_list(r->lake->core->store, wal_prefix, NULL, false, &r->arena, &listing, err));
     r->files = vexi_arena_calloc(&r->arena, listing.count, sizeof *r->files);
     if (r->files == NULL) {
         return vexi_no_memory(err, listing.count * sizeof *r->files);
@@ -173,8 +175,7 @@ static vex_status find_files(recovery *r, vex_error *err) {
         } else if (strcmp(r->lake->wal_uuid, file->header.uuid) != 0) {
             return vexi_fail(err, VEX_CORRUPT, "%s belongs to another log", file->name);
         }
-        if (file->header.first_sequence > 0 &&
-            file->header.first_sequence - 1 > r->sequence_max) {
+        if (file->header.first_sequence > 0 && file->header.first_sequence - 1 > r->sequence_max) {
             r->sequence_max = file->header.first_sequence - 1;
         }
         for (size_t j = 0; j < i; j++) {
@@ -189,7 +190,8 @@ static vex_status find_files(recovery *r, vex_error *err) {
     return VEX_OK;
 }
 
-/* ---- Replay ----------------------------------------------------------------------------------- */
+/* ---- Replay -----------------------------------------------------------------------------------
+ */
 
 static vexi_table *table_by_uuid(recovery *r, const char *uuid) {
     if (r->last != NULL && strcmp(r->last->uuid, uuid) == 0) {
@@ -278,8 +280,7 @@ static vex_status replay_record(recovery *r, log_file *file, const vexi_wal_reco
     vex_status status = table_reserve(table, 1, err);
     if (status == VEX_OK) {
         table_append(table, block, record->sequence);
-        if (vexi_memtable_size_bytes(table->active.memtable) >=
-                r->lake->config.flush_size_bytes &&
+        if (vexi_memtable_size_bytes(table->active.memtable) >= r->lake->config.flush_size_bytes &&
             !r->lake->config.read_only) {
             status = table_seal(table, err);
         }
@@ -371,7 +372,8 @@ static vex_status replay_file(recovery *r, log_file *file, vex_error *err) {
     return VEX_OK;
 }
 
-/* ---- Opening ---------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------
+ */
 
 static vex_status check_format(recovery *r, vex_error *err) {
     vexi_lake *lake = r->lake;
@@ -425,8 +427,7 @@ static vex_status start_log(recovery *r, vex_error *err) {
         }
     }
     for (size_t i = 0; i < lake->table_count; i++) {
-        int64_t txn =
-            vexi_delta_state_txn(&lake->tables[i]->delta, vexi_string_of(lake->wal_uuid));
+        int64_t txn = vexi_delta_state_txn(&lake->tables[i]->delta, vexi_string_of(lake->wal_uuid));
         if (txn > 0 && (uint64_t)txn > r->sequence_max) {
             r->sequence_max = (uint64_t)txn;
         }
@@ -451,10 +452,10 @@ static vex_status start_log(recovery *r, vex_error *err) {
 /* Whether nothing changed in the store since the tables and the log were read. */
 static vex_status unchanged(recovery *r, bool *same, vex_error *err) {
     vexi_listing listing;
-    VEX_TRY(vexi_store_list(r->lake->core->store, wal_prefix, NULL, false, &r->arena, &listing,
-                            err));
-    *same = r->file_count == 0 || (listing.count > 0 &&
-                                   strcmp(listing.entries[0].name, r->files[0].name) == 0);
+    VEX_TRY(
+        vexi_store_list(r->lake->core->store, wal_prefix, NULL, false, &r->arena, &listing, err));
+    *same = r->file_count == 0 ||
+            (listing.count > 0 && strcmp(listing.entries[0].name, r->files[0].name) == 0);
     for (size_t i = 0; i < r->lake->table_count && *same; i++) {
         vexi_table *table = r->lake->tables[i];
         int64_t version = table->delta.version;

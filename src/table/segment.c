@@ -36,7 +36,8 @@ struct vexi_segment {
     vex_error damage; /* status VEX_OK: none */
 };
 
-/* ---- Core and bits ---------------------------------------------------------------------------- */
+/* ---- Core and bits ----------------------------------------------------------------------------
+ */
 
 vexi_core *vexi_core_retain(vexi_core *core) {
     __atomic_add_fetch(&core->references, 1, __ATOMIC_RELAXED);
@@ -81,7 +82,8 @@ void vexi_bits_release(vexi_bits *bits) {
     }
 }
 
-/* ---- Opening ---------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------
+ */
 
 static char *join(const vexi_env *env, const char *folder, const char *middle, vex_string name) {
     size_t folder_size = strlen(folder);
@@ -121,8 +123,8 @@ static vex_status open_index_guarded(void *argument, vex_error *err) {
                            job->add->index.head_crc, &job->segment->index, err);
 }
 
-static vex_status open_indexed(vexi_segment *segment, const char *folder,
-                               const vexi_delta_add *add, vex_error *err) {
+static vex_status open_indexed(vexi_segment *segment, const char *folder, const vexi_delta_add *add,
+                               vex_error *err) {
     const vexi_env *env = segment->core->env;
     char *index_name = join(env, folder, "/", add->index.path);
     if (index_name == NULL) {
@@ -209,8 +211,8 @@ static vex_status foreign_read(vexi_segment *segment, const vexi_schema *schema,
         for (size_t i = 0; i < count; i++, done++) {
             float *vector = segment->vectors + done * schema->dimension;
             memcpy(vector, rows[i].vector, schema->dimension * sizeof(float));
-            double norm = vexi_distance(VEX_METRIC_IP, vector, (const uint8_t *)vector,
-                                        schema->dimension);
+            double norm =
+                vexi_distance(VEX_METRIC_IP, vector, (const uint8_t *)vector, schema->dimension);
             if (norm == 0 && schema->metric == VEX_METRIC_COSINE) {
                 return vexi_fail_row(err, VEX_INVALID, (int64_t)done,
                                      "row %zu: a zero vector has no cosine distance", done);
@@ -377,7 +379,8 @@ vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err) {
     return segment->damage.status;
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 typedef struct find_job {
     vexi_segment *segment;
@@ -546,9 +549,9 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
             uint64_t in_group = group->first_row + group->row_count - row;
             uint64_t rows = in_group < left ? in_group : left;
             out[n] = (vexi_run){.stride = stride, .count = rows, .first_row = row};
-            pieces[n] = (vexi_piece){
-                .offset = group->vector_offset + (row - group->first_row) * stride,
-                .size = rows * stride};
+            pieces[n] =
+                (vexi_piece){.offset = group->vector_offset + (row - group->first_row) * stride,
+                             .size = rows * stride};
             if (segment->metric == VEX_METRIC_COSINE) {
                 out[n].inverse_norms = segment->index.inverse_norms + 4 * row;
             }
@@ -602,7 +605,8 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
     return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->object_name);
 }
 
-/* ---- Checking --------------------------------------------------------------------------------- */
+/* ---- Checking ---------------------------------------------------------------------------------
+ */
 
 static vex_status finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,
                               const char *object, const vex_error *problem, vex_error *err) {
@@ -637,8 +641,8 @@ static vex_status verify_ids(vexi_segment *segment, vex_error *err) {
         bool found;
         uint64_t at;
         VEX_TRY(vexi_index_id(&segment->index, row, &id, err));
-        VEX_TRY(vexi_index_find(&segment->index, id, vexi_hash64(id.data, id.size), &found, &at,
-                                err));
+        VEX_TRY(
+            vexi_index_find(&segment->index, id, vexi_hash64(id.data, id.size), &found, &at, err));
         if (!found || at != row) {
             return vexi_fail(err, VEX_CORRUPT, "the id table does not lead to row %llu",
                              (unsigned long long)row);
@@ -664,8 +668,8 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
         status = verify_ids(segment, &problem);
     }
     if (status != VEX_OK) {
-        VEX_TRY(finding_add(arena, findings, finding_count, segment->index_object.name, &problem,
-                            err));
+        VEX_TRY(
+            finding_add(arena, findings, finding_count, segment->index_object.name, &problem, err));
     }
     /* Read the vectors again, whatever was checked before. */
     for (size_t i = 0; i < vexi_bitmap_words(segment->row_count); i++) {
@@ -684,9 +688,9 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
                                          &rows_seen, &problem);
         }
         if (status == VEX_OK && rows_seen != segment->row_count) {
-            status = vexi_fail(&problem, VEX_CORRUPT, "%llu rows, the index file has %llu",
-                               (unsigned long long)rows_seen,
-                               (unsigned long long)segment->row_count);
+            status =
+                vexi_fail(&problem, VEX_CORRUPT, "%llu rows, the index file has %llu",
+                          (unsigned long long)rows_seen, (unsigned long long)segment->row_count);
         }
     }
     if (status != VEX_OK) {

@@ -73,8 +73,8 @@ vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
     table->folder = text_copy(env, folder, strlen(folder));
     vex_status status =
         table->name == NULL || table->folder == NULL ? vexi_no_memory(err, name.size) : VEX_OK;
-    if (status == VEX_OK && (delta->metadata.id.size != VEXI_WAL_UUID_SIZE ||
-                             delta->metadata.schema.dimension == 0)) {
+    if (status == VEX_OK &&
+        (delta->metadata.id.size != VEXI_WAL_UUID_SIZE || delta->metadata.schema.dimension == 0)) {
         status = vexi_fail(err, VEX_UNSUPPORTED,
                            "'%s' is a Delta table, but not a VexLake collection", folder);
     }
@@ -147,7 +147,8 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     return VEX_OK;
 }
 
-/* ---- Memtables -------------------------------------------------------------------------------- */
+/* ---- Memtables --------------------------------------------------------------------------------
+ */
 
 static vex_status active_need(vexi_table *table, vex_error *err) {
     if (table->active.memtable == NULL) {
@@ -160,10 +161,9 @@ static vex_status active_need(vexi_table *table, vex_error *err) {
 
 vex_status table_reserve(vexi_table *table, uint64_t row_count, vex_error *err) {
     VEX_TRY(active_need(table, err));
-    VEX_TRY(vexi_memtable_reserve(table->active.memtable,
-                                  vexi_memtable_count(table->active.memtable) +
-                                      table->reserved_rows + row_count,
-                                  err));
+    VEX_TRY(vexi_memtable_reserve(
+        table->active.memtable,
+        vexi_memtable_count(table->active.memtable) + table->reserved_rows + row_count, err));
     table->reserved_rows += row_count;
     return VEX_OK;
 }
@@ -215,7 +215,8 @@ void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_seque
     }
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------- */
+/* ---- Writing ----------------------------------------------------------------------------------
+ */
 
 typedef struct table_write {
     vexi_wal_write write; /* first */
@@ -327,9 +328,8 @@ static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_
     }
     if (status == VEX_OK) {
         pthread_mutex_lock(&table->state_lock);
-        status = table->dropped
-                     ? vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name)
-                     : table_reserve(table, count, err);
+        status = table->dropped ? vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name)
+                                : table_reserve(table, count, err);
         pthread_mutex_unlock(&table->state_lock);
     }
     if (status == VEX_OK) {

@@ -1,6 +1,6 @@
-/* What the files of table/ share: the structs of a lake and a table, their locks, and the steps of a
- * commit. docs/locking.md has the order: lake.tables -> table.commit -> table.view -> table.state ->
- * log -> memtable. */
+/* What the files of table/ share: the structs of a lake and a table, their locks, and the steps of
+ * a commit. docs/locking.md has the order: lake.tables -> table.commit -> table.view -> table.state
+ * -> log -> memtable. */
 #ifndef VEXI_TABLE_TABLE_INTERNAL_H
 #define VEXI_TABLE_TABLE_INTERNAL_H
 
@@ -29,22 +29,22 @@ struct vexi_lake {
 /* A segment as the newest version has it. */
 typedef struct table_segment {
     vexi_segment *segment;
-    vexi_bits *deleted; /* its deletion vector, and rows that a newer foreign file hides; or NULL  */
-    vexi_bits *hidden;  /* deleted, and rows that memtables hide; view lock; or NULL               */
-    uint64_t dv_hash;   /* of the deletion-vector descriptor, 0: none                              */
+    vexi_bits *deleted; /* its deletion vector, and rows that a newer foreign file hides; or NULL */
+    vexi_bits *hidden; /* deleted, and rows that memtables hide; view lock; or NULL               */
+    uint64_t dv_hash;  /* of the deletion-vector descriptor, 0: none                              */
 } table_segment;
 
 /* A memtable as part of the table. */
 typedef struct table_memtable {
     vexi_memtable *memtable;
-    vexi_bits *hidden; /* its tombstones and superseded rows; view lock; or NULL                   */
-    uint64_t resolved; /* rows whose ids were looked up in the older sources; view lock            */
+    vexi_bits *hidden; /* its tombstones and superseded rows; view lock; or NULL */
+    uint64_t resolved; /* rows whose ids were looked up in the older sources; view lock */
 } table_memtable;
 
 enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3 };
 
 struct vexi_table {
-    int references; /* atomic */
+    int references;  /* atomic */
     vexi_lake *lake; /* borrowed; calls end before the lake is closed */
     vexi_core *core;
     vexi_schema_box *schema;
@@ -64,17 +64,17 @@ struct vexi_table {
      * deletes. */
     pthread_mutex_t state_lock;
     bool dropped;
-    table_segment *segments; /* changed with view and state locks, so either one suffices to read   */
+    table_segment *segments; /* changed with view and state locks, so either one suffices to read */
     size_t segment_count;
-    table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments                          */
+    table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments */
     size_t sealed_count;
-    table_memtable active; /* as segments; .memtable may be NULL                                   */
+    table_memtable active;    /* as segments; .memtable may be NULL    */
     uint64_t active_since_ns; /* when its first row came; state lock */
-    uint64_t reserved_rows; /* promised to writes that are in the log queue; state lock            */
-    int64_t version;        /* of the published segments; state lock                               */
-    uint64_t flush_count;   /* state lock                                                          */
-    char last_error[256];   /* state lock                                                          */
-    uint64_t changes; /* grows with every change of the sources; state lock                        */
+    uint64_t reserved_rows;   /* promised to writes that are in the log queue; state lock   */
+    int64_t version;      /* of the published segments; state lock                               */
+    uint64_t flush_count; /* state lock                                                          */
+    char last_error[256]; /* state lock                                                          */
+    uint64_t changes;     /* grows with every change of the sources; state lock     */
 
     vexi_task flush_task;
 };
@@ -114,7 +114,7 @@ void table_segments_free(const vexi_env *env, table_segment *segments, size_t co
 typedef struct commit_segment {
     vexi_delta_add add;
     vexi_segment *segment;
-    vexi_bits *deleted; /* rows that later rows of the same commit replace, or NULL                */
+    vexi_bits *deleted; /* rows that later rows of the same commit replace, or NULL */
 } commit_segment;
 
 /* Ids whose older rows a commit hides. next gives them one by one; restart begins anew. */
@@ -128,9 +128,9 @@ typedef struct commit_request {
     const char *operation; /* "WRITE" */
     commit_segment *segments;
     size_t segment_count;
-    commit_ids ids;         /* next may be NULL: none */
-    uint64_t sequence;      /* covers the log up to here; 0: leave txn alone */
-    size_t flushed_count;   /* sealed memtables that this commit makes obsolete */
+    commit_ids ids;       /* next may be NULL: none */
+    uint64_t sequence;    /* covers the log up to here; 0: leave txn alone */
+    size_t flushed_count; /* sealed memtables that this commit makes obsolete */
 } commit_request;
 
 /* Commit and publish: reads what others committed, finds the rows to hide in the newest version,

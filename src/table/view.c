@@ -81,7 +81,8 @@ static vex_status hide_in_segment(const vexi_env *env, table_segment *entry, vex
     return VEX_OK;
 }
 
-/* Bring one memtable's rows up to `count` to bear on itself and the older memtables and segments. */
+/* Bring one memtable's rows up to `count` to bear on itself and the older memtables and segments.
+ */
 static vex_status resolve(vexi_table *table, table_memtable *entry, uint64_t count,
                           size_t older_count, vex_error *err) {
     const vexi_env *env = table->core->env;
@@ -173,8 +174,8 @@ static vex_status view_build(vexi_table *table, vexi_view **out, vex_error *err)
      * `active` can change under the view lock, and only by sealing. */
     vex_status status = VEX_OK;
     for (size_t i = 0; i < sealed_count && status == VEX_OK; i++) {
-        status = resolve(table, &table->sealed[i],
-                         vexi_memtable_count(table->sealed[i].memtable), i, err);
+        status = resolve(table, &table->sealed[i], vexi_memtable_count(table->sealed[i].memtable),
+                         i, err);
     }
     table_memtable current = {.memtable = NULL};
     if (status == VEX_OK && active != NULL) {
@@ -350,7 +351,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
     return status;
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 vex_status vexi_view_find(const vexi_view *view, vex_string id, bool *found, uint32_t *source,
                           uint64_t *row, vex_error *err) {
@@ -432,8 +434,7 @@ vex_status vexi_source_runs(const vexi_source *source, const vexi_row_range *ran
                             size_t range_count, vexi_arena *arena, vexi_run **runs,
                             size_t *run_count, vex_error *err) {
     if (source->segment != NULL) {
-        return vexi_segment_runs(source->segment, ranges, range_count, arena, runs, run_count,
-                                 err);
+        return vexi_segment_runs(source->segment, ranges, range_count, arena, runs, run_count, err);
     }
     *run_count = 0;
     *runs = vexi_arena_array(arena, range_count * 32, sizeof **runs);

@@ -187,7 +187,8 @@ vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err) {
     return status;
 }
 
-/* ---- Groups ----------------------------------------------------------------------------------- */
+/* ---- Groups -----------------------------------------------------------------------------------
+ */
 
 /* Note in the current file that it holds the collection up to `sequence`. Memory for one more entry
  * was reserved by group_reserve. */
@@ -218,8 +219,8 @@ static size_t group_seal(vexi_wal *wal, vexi_wal_write *group, vexi_span *parts)
         for (size_t at = 0; at < w->records.size;) {
             uint8_t *record = w->records.data + at;
             size_t record_size = vexi_wal_record_size(record);
-            vexi_wal_record_seal(record, sequence++, wal->size + done, wal->synced_size,
-                                 size - done);
+            vexi_wal_record_seal_at(record, sequence++, wal->size + done, wal->synced_size,
+                                    size - done);
             at += record_size;
             done += record_size;
         }
@@ -238,7 +239,8 @@ static void group_fail(vexi_wal_write *group, vex_status status, const vex_error
     }
 }
 
-/* Append, sync and apply one group; sets the writes' statuses. Runs without the mutex, as leader. */
+/* Append, sync and apply one group; sets the writes' statuses. Runs without the mutex, as leader.
+ */
 static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
     vex_error error = {.message = ""};
     vex_status status = VEX_OK;
@@ -289,8 +291,8 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
             wal->next_sequence += w->record_count;
         }
         wal->broken = true;
-        uint64_t cut = wal->config.durability == VEX_DURABILITY_ALWAYS ? wal->synced_size
-                                                                        : wal->size;
+        uint64_t cut =
+            wal->config.durability == VEX_DURABILITY_ALWAYS ? wal->synced_size : wal->size;
         wal->synced_size = cut;
         vex_error begin_error;
         vex_status begin = file_begin(wal, cut, &begin_error);
@@ -421,7 +423,8 @@ static void sync_run(void *argument) {
     pthread_mutex_unlock(&wal->mutex);
 }
 
-/* ---- Clean-up --------------------------------------------------------------------------------- */
+/* ---- Clean-up ---------------------------------------------------------------------------------
+ */
 
 void vexi_wal_committed(vexi_wal *wal, const char collection[37], uint64_t sequence) {
     pthread_mutex_lock(&wal->mutex);

@@ -32,7 +32,8 @@ typedef struct vexi_wal_write {
     vexi_buffer records; /* unsealed records, back to back */
     size_t record_count;
     char collection[37]; /* of all its records */
-    /* Called once, by the leader, when the records are durable; must not fail or block on the log. */
+    /* Called once, by the leader, when the records are durable; must not fail or block on the log.
+     */
     void (*apply)(struct vexi_wal_write *write, uint64_t first_sequence);
     /* set by the log */
     vex_status status;
@@ -54,7 +55,7 @@ typedef struct vexi_wal_old_file {
     struct {
         char collection[37];
         uint64_t sequence; /* largest */
-    } *entries; /* in the arena of the recovery */
+    } * entries;           /* in the arena of the recovery */
 } vexi_wal_old_file;
 
 /* Start a new file, number `number`, whose predecessor counts up to `previous_cut`. */
