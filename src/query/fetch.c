@@ -52,6 +52,12 @@ vex_status vexi_source_vectors(const vexi_source *source, uint32_t dimension, co
     if (count == 0) {
         return VEX_OK;
     }
+    if (source->memtable != NULL) {
+        for (size_t i = 0; i < count; i++) {
+            out[i] = (const uint8_t *)vexi_memtable_row(source->memtable, rows[i]).vector;
+        }
+        return VEX_OK;
+    }
     vexi_row_range *ranges = vexi_arena_array(arena, count, sizeof *ranges);
     if (ranges == NULL) {
         return vexi_no_memory(err, count * sizeof *ranges);

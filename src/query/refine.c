@@ -4,8 +4,9 @@
  * distance is computed again in double, in index order, so that a pair of vectors has one distance
  * whatever the path that found it, and the order of the answer is (distance, id bytes).
  *
- * Float32 sums of finite vectors may overflow. Then the candidates' order says nothing, and the
- * query is compared again with every row in double: slow, and right.
+ * Float32 distances of finite vectors may overflow; scans then clamp them to FLT_MAX
+ * (index/flat.c). Among clamped candidates the order says nothing, and the query is compared again
+ * with every row in double: slow, and right.
  *
  * Bytes in mapped files are touched inside a SIGBUS guard, and ids are copied out of them before
  * anything sorts (qsort may allocate, which a guarded function must not). */
@@ -13,6 +14,7 @@
 #include "base/guard.h"
 #include "query/search_internal.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -145,18 +147,30 @@ static vex_status exact_scan(const vexi_env *env, const vexi_view *view, const b
 
 /* ---- Ids ------------------------------------------------------------------------------------- */
 
-typedef struct copy_job {
+typedef struct id_job {
+    const vexi_view *view;
     candidate *items;
     size_t count;
-    char *target;
-} copy_job;
+    size_t at;    /* item under way */
+    char *target; /* second step */
+} id_job;
 
-static vex_status copy_run(void *argument, vex_error *err) {
+static vex_status id_find_run(void *argument, vex_error *err) {
+    id_job *job = argument;
+    for (job->at = 0; job->at < job->count; job->at++) {
+        candidate *item = &job->items[job->at];
+        VEX_TRY(vexi_source_id(&job->view->sources[item->place.source], item->place.row, &item->id,
+                               err));
+    }
+    return VEX_OK;
+}
+
+static vex_status id_copy_run(void *argument, vex_error *err) {
     (void)err;
-    copy_job *job = argument;
+    id_job *job = argument;
     char *target = job->target;
-    for (size_t i = 0; i < job->count; i++) {
-        vex_string *id = &job->items[i].id;
+    for (job->at = 0; job->at < job->count; job->at++) {
+        vex_string *id = &job->items[job->at].id;
         memcpy(target, id->data, id->size);
         id->data = target;
         target += id->size;
@@ -167,31 +181,31 @@ static vex_status copy_run(void *argument, vex_error *err) {
 /* Ids of the candidates, copied to the arena. */
 static vex_status ids_copy(const vexi_view *view, candidate *items, size_t count, vexi_arena *arena,
                            uint32_t *failed_source, vex_error *err) {
+    id_job job = {.view = view, .items = items, .count = count};
     size_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        vex_status status = vexi_source_id(&view->sources[items[i].place.source],
-                                           items[i].place.row, &items[i].id, err);
-        if (status != VEX_OK) {
-            *failed_source = items[i].place.source;
-            return status;
+    vex_status status = vexi_guard_run(id_find_run, &job, "an index file", err);
+    if (status == VEX_OK) {
+        for (size_t i = 0; i < count; i++) {
+            total += items[i].id.size; /* VEX_ID_SIZE_MAX times about VEX_K_MAX at most */
         }
-        total += items[i].id.size; /* ids are at most VEX_ID_SIZE_MAX, candidates about VEX_K_MAX */
+        job.target = vexi_arena_alloc(arena, total);
+        if (job.target == NULL) {
+            return vexi_no_memory(err, total);
+        }
+        status = vexi_guard_run(id_copy_run, &job, "an index file", err);
     }
-    copy_job job = {items, count, vexi_arena_alloc(arena, total)};
-    if (job.target == NULL) {
-        return vexi_no_memory(err, total);
+    if (status != VEX_OK) {
+        *failed_source = items[job.at].place.source;
     }
-    return vexi_guard_run(copy_run, &job, "an index file", err);
+    return status;
 }
 
 /* ---- Refining -------------------------------------------------------------------------------- */
 
-static bool candidates_ordered(const vexi_topk *topk, uint32_t k) {
-    if (topk->count < k) {
-        return false; /* not-a-number cannot enter */
-    }
+/* False where some distances were clamped. */
+static bool candidates_ordered(const vexi_topk *topk) {
     for (uint32_t i = 0; i < topk->count; i++) {
-        if (!isfinite(topk->items[i].distance)) {
+        if (!(fabsf(topk->items[i].distance) < FLT_MAX)) {
             return false;
         }
     }
@@ -240,7 +254,7 @@ vex_status vexi_refine(const vexi_env *env, const vexi_view *view, const bool *s
 
     *failed_source = VEXI_PLACE_NONE;
     vexi_arena_init(&scratch, env);
-    if (candidates_ordered(topk, k)) {
+    if (candidates_ordered(topk)) {
         VEX_TRY_GOTO(
             status, done,
             candidates_take(view, query, topk, &scratch, &items, &count, failed_source, err));
