@@ -14,7 +14,7 @@ vex_status vexi_dv_encode(const uint64_t *hidden, uint64_t row_count, vexi_buffe
 
 /* Set the bits of the encoded rows in `hidden` (row_count bits; bits already set stay). Structure
  * is checked before it is trusted: VEX_CORRUPT for bad bytes, a row >= row_count, or a cardinality
- * other than expected. */
+ * other than expected; VEX_UNSUPPORTED for Delta's older native form. Sets nothing on failure. */
 vex_status vexi_dv_decode(vexi_span data, uint64_t row_count, uint64_t cardinality,
                           uint64_t *hidden, vex_error *err);
 

@@ -18,69 +18,11 @@
  *
  * One mutex guards all; nothing here is fast. Nodes that no entry and no handle reach any more are
  * swept at restart and at the end. */
-#include <pthread.h>
-
-#include "store/disk.h"
-
-enum { SECTOR_SIZE = 512, NAME_MAX_SIZE = 255 };
-
-typedef struct sim_node sim_node;
-
-typedef struct sim_extent {
-    size_t start;
-    size_t end;
-} sim_extent;
-
-/* One name in a folder; a NULL node means that the name is not there. */
-typedef struct sim_entry {
-    char *name;
-    sim_node *now;
-    sim_node *durable;
-    sim_node **between; /* states since the last sync, the present one included */
-    size_t between_count;
-    size_t between_capacity;
-} sim_entry;
-
-typedef struct sim_bytes {
-    uint8_t *data;
-    size_t size;
-    size_t capacity;
-} sim_bytes;
-
-struct sim_node {
-    sim_node *next; /* of all nodes */
-    bool is_folder;
-    bool marked; /* by the sweep */
-    bool locked;
-    uint64_t handle_count;
-    int64_t modified_us;
-    sim_bytes seen;
-    sim_bytes kept;
-    sim_extent *extents;
-    size_t extent_count;
-    size_t extent_capacity;
-    sim_entry *entries;
-    size_t entry_count;
-    size_t entry_capacity;
-};
-
-typedef struct sim_disk {
-    vexi_disk base;
-    pthread_mutex_t mutex; /* guards all below */
-    uint64_t random;
-    uint64_t epoch; /* counts restarts: handles of an older one are stale */
-    uint64_t steps;
-    uint64_t crash_step;
-    uint64_t fail_step;
-    vex_status fail_status;
-    bool crashed;
-    sim_node *nodes;
-    sim_node *root;
-} sim_disk;
+#include "store/disk_sim_internal.h"
 
 typedef struct sim_file {
     vexi_disk_file base;
-    sim_node *node; /* counted in handle_count */
+    vexi_sim_node *node; /* counted in handle_count */
     uint64_t epoch;
     bool is_lock;
 } sim_file;
@@ -88,27 +30,15 @@ typedef struct sim_file {
 /* What becomes of a step. */
 typedef enum sim_fate { FATE_DONE, FATE_FAILED, FATE_CRASHED } sim_fate;
 
-/* ---- Randomness, steps ----------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------------------------- */
 
-/* splitmix64. */
-static uint64_t random_next(sim_disk *disk) {
-    uint64_t z = (disk->random += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static size_t random_below(sim_disk *disk, size_t bound) {
-    return (size_t)(random_next(disk) % bound);
-}
-
-static vex_status check_power(const sim_disk *disk, vex_error *err) {
+static vex_status check_power(const vexi_sim_disk *disk, vex_error *err) {
     return disk->crashed ? vexi_fail(err, VEX_IO, "the simulated disk has crashed") : VEX_OK;
 }
 
 /* Count a step that is about to happen and tell its fate. With FATE_CRASHED the caller still does
  * it if the seed says so; unless FATE_DONE it returns `refuse`. */
-static sim_fate take_step(sim_disk *disk) {
+static sim_fate take_step(vexi_sim_disk *disk) {
     disk->steps++;
     if (disk->steps == disk->crash_step) {
         disk->crashed = true;
@@ -117,266 +47,23 @@ static sim_fate take_step(sim_disk *disk) {
     return disk->steps == disk->fail_step ? FATE_FAILED : FATE_DONE;
 }
 
-static vex_status refuse(const sim_disk *disk, sim_fate fate, const char *what, vex_error *err) {
+static vex_status refuse(const vexi_sim_disk *disk, sim_fate fate, const char *what,
+                         vex_error *err) {
     if (fate == FATE_CRASHED) {
         return check_power(disk, err);
     }
     return vexi_fail(err, disk->fail_status, "cannot %s: failed by the simulation", what);
 }
 
-/* ---- Bytes ----------------------------------------------------------------------------------- */
-
-/* Grow to `size` bytes, new ones zero. */
-static vex_status bytes_extend(const vexi_env *env, sim_bytes *bytes, size_t size, vex_error *err) {
-    if (size <= bytes->size) {
-        return VEX_OK;
-    }
-    VEX_TRY(vexi_grow(env, (void **)&bytes->data, &bytes->capacity, bytes->size, size, 1, err));
-    memset(bytes->data + bytes->size, 0, size - bytes->size);
-    bytes->size = size;
-    return VEX_OK;
-}
-
-/* Make a node's kept bytes able to take all seen ones, so that no later step needs memory. */
-static vex_status reserve_kept(const vexi_env *env, sim_node *node, vex_error *err) {
-    return vexi_grow(env, (void **)&node->kept.data, &node->kept.capacity, node->kept.size,
-                     node->seen.size, 1, err);
-}
-
-static void keep_bytes(sim_node *node, size_t start, size_t end) {
-    if (end > node->kept.size) {
-        memset(node->kept.data + node->kept.size, 0, end - node->kept.size);
-        node->kept.size = end;
-    }
-    if (end > start) {
-        memcpy(node->kept.data + start, node->seen.data + start, end - start);
-    }
-}
-
-/* Decide what the platters hold of the unsynced extents. */
-static void resolve_file(sim_disk *disk, sim_node *node) {
-    for (size_t i = 0; i < node->extent_count; i++) {
-        sim_extent extent = node->extents[i];
-        size_t size = extent.end - extent.start;
-        switch (random_below(disk, 3)) {
-        case 0: /* lost */
-            break;
-        case 1:
-            keep_bytes(node, extent.start, extent.end);
-            break;
-        default: { /* torn */
-            size_t end = extent.start + random_below(disk, size + 1);
-            bool holes = random_below(disk, 2) == 0;
-            for (size_t at = extent.start; at < end;) {
-                size_t stop = (at / SECTOR_SIZE + 1) * SECTOR_SIZE;
-                stop = stop < end ? stop : end;
-                if (!holes || random_below(disk, 2) == 0) {
-                    keep_bytes(node, at, stop);
-                }
-                at = stop;
-            }
-            break;
-        }
-        }
-    }
-    node->extent_count = 0;
-}
-
-/* ---- Nodes and entries ----------------------------------------------------------------------- */
-
-static sim_node *node_create(sim_disk *disk, bool is_folder) {
-    sim_node *node = vexi_calloc(disk->base.env, 1, sizeof *node);
-    if (node != NULL) {
-        node->is_folder = is_folder;
-        node->modified_us = vexi_wall_us(disk->base.env);
-        node->next = disk->nodes;
-        disk->nodes = node;
-    }
-    return node;
-}
-
-static void node_free(const vexi_env *env, sim_node *node) {
-    for (size_t i = 0; i < node->entry_count; i++) {
-        vexi_free(env, node->entries[i].name);
-        vexi_free(env, node->entries[i].between);
-    }
-    vexi_free(env, node->entries);
-    vexi_free(env, node->extents);
-    vexi_free(env, node->seen.data);
-    vexi_free(env, node->kept.data);
-    vexi_free(env, node);
-}
-
-static sim_entry *find_entry(const sim_node *folder, const char *name, size_t size) {
-    for (size_t i = 0; i < folder->entry_count; i++) {
-        const char *have = folder->entries[i].name;
-        if (strncmp(have, name, size) == 0 && have[size] == '\0') {
-            return &folder->entries[i];
-        }
-    }
-    return NULL;
-}
-
-/* Where a path leads: the folder of its last segment, and the node there, NULL if there is none.
- * The root itself has no folder. */
-typedef struct sim_place {
-    sim_node *folder;
-    const char *name;
-    size_t name_size;
-    sim_node *node;
-} sim_place;
-
-static vex_status resolve_path(sim_disk *disk, const char *path, sim_place *out, vex_error *err) {
-    sim_place place = {.node = disk->root};
-    const char *at = path;
-    for (;;) {
-        while (*at == '/') {
-            at++;
-        }
-        size_t size = strcspn(at, "/");
-        if (size == 0) {
-            break;
-        }
-        if (size == 1 && at[0] == '.') {
-            at += size;
-            continue;
-        }
-        if (size > NAME_MAX_SIZE) {
-            return vexi_fail(err, VEX_INVALID, "%s: a segment is too long", path);
-        }
-        if (place.node == NULL || !place.node->is_folder) {
-            return vexi_fail(err, VEX_NOT_FOUND, "%s: no such folder", path);
-        }
-        place.folder = place.node;
-        place.name = at;
-        place.name_size = size;
-        const sim_entry *entry = find_entry(place.folder, at, size);
-        place.node = entry == NULL ? NULL : entry->now;
-        at += size;
-    }
-    *out = place;
-    return VEX_OK;
-}
-
-/* As resolve_path, for something that must be there. */
-static vex_status resolve_node(sim_disk *disk, const char *path, bool is_folder, sim_place *out,
-                               vex_error *err) {
-    VEX_TRY(resolve_path(disk, path, out, err));
-    if (out->node == NULL || out->node->is_folder != is_folder) {
-        return vexi_fail(err, VEX_NOT_FOUND, "%s: no such %s", path, is_folder ? "folder" : "file");
-    }
-    return VEX_OK;
-}
-
-/* Make sure that set_entry can change this place without memory. */
-static vex_status reserve_entry(sim_disk *disk, const sim_place *place, vex_error *err) {
-    const vexi_env *env = disk->base.env;
-    sim_node *folder = place->folder;
-    sim_entry *entry = find_entry(folder, place->name, place->name_size);
-    if (entry == NULL) {
-        VEX_TRY(vexi_grow(env, (void **)&folder->entries, &folder->entry_capacity,
-                          folder->entry_count, folder->entry_count + 1, sizeof *folder->entries,
-                          err));
-        char *name = vexi_alloc(env, place->name_size + 1);
-        if (name == NULL) {
-            return vexi_no_memory(err, place->name_size + 1);
-        }
-        memcpy(name, place->name, place->name_size);
-        name[place->name_size] = '\0';
-        entry = &folder->entries[folder->entry_count++];
-        *entry = (sim_entry){.name = name};
-    }
-    return vexi_grow(env, (void **)&entry->between, &entry->between_capacity, entry->between_count,
-                     entry->between_count + 1, sizeof *entry->between, err);
-}
-
-static void set_entry(const sim_place *place, sim_node *node) {
-    sim_entry *entry = find_entry(place->folder, place->name, place->name_size);
-    VEX_ASSERT(entry != NULL && entry->between_count < entry->between_capacity);
-    entry->now = node;
-    entry->between[entry->between_count++] = node;
-}
-
-/* ---- Crash and sweep ------------------------------------------------------------------------- */
-
-static void resolve_folder(sim_disk *disk, sim_node *folder) {
-    for (size_t i = 0; i < folder->entry_count; i++) {
-        sim_entry *entry = &folder->entries[i];
-        size_t choice = random_below(disk, entry->between_count + 1);
-        if (choice > 0) {
-            entry->durable = entry->between[choice - 1];
-        }
-        entry->now = entry->durable;
-        entry->between_count = 0;
-    }
-}
-
-/* Drop names that mean nothing any more. */
-static void compact_folder(const vexi_env *env, sim_node *folder) {
-    size_t kept = 0;
-    for (size_t i = 0; i < folder->entry_count; i++) {
-        sim_entry *entry = &folder->entries[i];
-        if (entry->now == NULL && entry->durable == NULL && entry->between_count == 0) {
-            vexi_free(env, entry->name);
-            vexi_free(env, entry->between);
-        } else {
-            folder->entries[kept++] = *entry;
-        }
-    }
-    folder->entry_count = kept;
-}
-
-/* Mark what is reachable from a folder. Depth is that of the paths that were made. */
-static void mark(sim_node *node) {
-    node->marked = true;
-    for (size_t i = 0; i < node->entry_count; i++) {
-        sim_node *below = node->entries[i].now;
-        if (below != NULL && !below->marked) {
-            mark(below);
-        }
-    }
-}
-
-/* Free what neither an entry nor a handle reaches. Only right after all entries were resolved. */
-static void sweep(sim_disk *disk) {
-    mark(disk->root);
-    sim_node **link = &disk->nodes;
-    while (*link != NULL) {
-        sim_node *node = *link;
-        if (node->marked || node->handle_count > 0) {
-            node->marked = false;
-            link = &node->next;
-        } else {
-            *link = node->next;
-            node_free(disk->base.env, node);
-        }
-    }
-}
-
-static sim_disk *disk_of(vexi_disk *base) {
-    return (sim_disk *)base;
+static vexi_sim_disk *disk_of(vexi_disk *base) {
+    return (vexi_sim_disk *)base;
 }
 
 void vexi_disk_sim_restart(vexi_disk *base, uint64_t seed) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     disk->random = seed;
-    for (sim_node *node = disk->nodes; node != NULL; node = node->next) {
-        node->locked = false;
-        if (node->is_folder) {
-            resolve_folder(disk, node);
-            compact_folder(base->env, node);
-        } else {
-            resolve_file(disk, node);
-            /* kept can hold all of seen, and seen was at least as large: no memory is needed. */
-            VEX_ASSERT(node->kept.size <= node->seen.size);
-            if (node->kept.size > 0) {
-                memcpy(node->seen.data, node->kept.data, node->kept.size);
-            }
-            node->seen.size = node->kept.size;
-        }
-    }
-    sweep(disk);
+    vexi_sim_resolve_all(disk);
     disk->epoch++;
     disk->steps = 0;
     disk->crash_step = 0;
@@ -387,8 +74,8 @@ void vexi_disk_sim_restart(vexi_disk *base, uint64_t seed) {
 
 /* ---- Files ----------------------------------------------------------------------------------- */
 
-static vex_status make_handle(sim_disk *disk, sim_node *node, bool is_lock, vexi_disk_file **out,
-                              vex_error *err) {
+static vex_status make_handle(vexi_sim_disk *disk, vexi_sim_node *node, bool is_lock,
+                              vexi_disk_file **out, vex_error *err) {
     sim_file *file = vexi_alloc(disk->base.env, sizeof *file);
     if (file == NULL) {
         return vexi_no_memory(err, sizeof *file);
@@ -401,34 +88,34 @@ static vex_status make_handle(sim_disk *disk, sim_node *node, bool is_lock, vexi
 }
 
 /* Create a file at a place; its name is not durable. */
-static vex_status create_file(sim_disk *disk, const sim_place *place, const char *path,
-                              sim_node **out, vex_error *err) {
+static vex_status create_file(vexi_sim_disk *disk, const vexi_sim_place *place, const char *path,
+                              vexi_sim_node **out, vex_error *err) {
     if (place->folder == NULL || place->name == NULL) {
         return vexi_fail(err, VEX_INVALID, "%s is the root", path);
     }
-    VEX_TRY(reserve_entry(disk, place, err));
-    sim_node *node = node_create(disk, false);
+    VEX_TRY(vexi_sim_reserve_entry(disk, place, err));
+    vexi_sim_node *node = vexi_sim_node_create(disk, false);
     if (node == NULL) {
         return vexi_no_memory(err, sizeof *node);
     }
-    set_entry(place, node);
+    vexi_sim_set_entry(place, node);
     *out = node;
     return VEX_OK;
 }
 
-static vex_status open_locked(sim_disk *disk, const char *path, uint32_t flags,
+static vex_status open_locked(vexi_sim_disk *disk, const char *path, uint32_t flags,
                               vexi_disk_file **out, vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
+    vexi_sim_place place;
     if ((flags & VEXI_DISK_CREATE_NEW) == 0) {
-        VEX_TRY(resolve_node(disk, path, false, &place, err));
+        VEX_TRY(vexi_sim_resolve_node(disk, path, false, &place, err));
         return make_handle(disk, place.node, false, out, err);
     }
-    VEX_TRY(resolve_path(disk, path, &place, err));
+    VEX_TRY(vexi_sim_resolve_path(disk, path, &place, err));
     if (place.node != NULL) {
         return vexi_fail(err, VEX_EXISTS, "%s exists", path);
     }
-    sim_node *node = NULL;
+    vexi_sim_node *node = NULL;
     VEX_TRY(create_file(disk, &place, path, &node, err));
     return make_handle(disk, node, false, out, err);
 }
@@ -436,7 +123,7 @@ static vex_status open_locked(sim_disk *disk, const char *path, uint32_t flags,
 static vex_status sim_open(vexi_disk *base, const char *path, uint32_t flags, vexi_disk_file **out,
                            vex_error *err) {
     *out = NULL;
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = open_locked(disk, path, flags, out, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -445,7 +132,7 @@ static vex_status sim_open(vexi_disk *base, const char *path, uint32_t flags, ve
 
 static void sim_close(vexi_disk_file *base) {
     sim_file *file = (sim_file *)base;
-    sim_disk *disk = disk_of(base->disk);
+    vexi_sim_disk *disk = disk_of(base->disk);
     pthread_mutex_lock(&disk->mutex);
     file->node->handle_count--;
     if (file->is_lock && file->epoch == disk->epoch) {
@@ -455,7 +142,7 @@ static void sim_close(vexi_disk_file *base) {
     vexi_free(disk->base.env, file);
 }
 
-static vex_status check_handle(const sim_disk *disk, const sim_file *file, vex_error *err) {
+static vex_status check_handle(const vexi_sim_disk *disk, const sim_file *file, vex_error *err) {
     VEX_TRY(check_power(disk, err));
     if (file->epoch != disk->epoch) {
         return vexi_fail(err, VEX_IO, "a file handle from before the crash");
@@ -463,10 +150,10 @@ static vex_status check_handle(const sim_disk *disk, const sim_file *file, vex_e
     return VEX_OK;
 }
 
-static vex_status write_locked(sim_disk *disk, sim_file *file, const vexi_span *parts, size_t count,
-                               vex_error *err) {
+static vex_status write_locked(vexi_sim_disk *disk, sim_file *file, const vexi_span *parts,
+                               size_t count, vex_error *err) {
     VEX_TRY(check_handle(disk, file, err));
-    sim_node *node = file->node;
+    vexi_sim_node *node = file->node;
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
         if (__builtin_add_overflow(size, parts[i].size, &size)) {
@@ -480,13 +167,8 @@ static vex_status write_locked(sim_disk *disk, sim_file *file, const vexi_span *
     VEX_TRY(vexi_grow(disk->base.env, (void **)&node->extents, &node->extent_capacity,
                       node->extent_count, node->extent_count + 1, sizeof *node->extents, err));
     sim_fate fate = take_step(disk);
-    size_t done = fate == FATE_DONE ? size : random_below(disk, size + 1);
-    VEX_TRY(bytes_extend(disk->base.env, &node->seen, start + done, err));
-    vex_status reserved = reserve_kept(disk->base.env, node, err);
-    if (reserved != VEX_OK) {
-        node->seen.size = start;
-        return reserved;
-    }
+    size_t done = fate == FATE_DONE ? size : vexi_sim_random_below(disk, size + 1);
+    VEX_TRY(vexi_sim_extend_file(disk, node, start + done, err));
     size_t at = 0;
     for (size_t i = 0; i < count && at < done; i++) {
         size_t piece = parts[i].size < done - at ? parts[i].size : done - at;
@@ -496,7 +178,8 @@ static vex_status write_locked(sim_disk *disk, sim_file *file, const vexi_span *
         }
     }
     if (done > 0) {
-        node->extents[node->extent_count++] = (sim_extent){.start = start, .end = start + done};
+        node->extents[node->extent_count++] =
+            (vexi_sim_extent){.start = start, .end = start + done};
         node->modified_us = vexi_wall_us(disk->base.env);
     }
     return fate == FATE_DONE ? VEX_OK : refuse(disk, fate, "write", err);
@@ -504,7 +187,7 @@ static vex_status write_locked(sim_disk *disk, sim_file *file, const vexi_span *
 
 static vex_status sim_write(vexi_disk_file *base, const vexi_span *parts, size_t count,
                             vex_error *err) {
-    sim_disk *disk = disk_of(base->disk);
+    vexi_sim_disk *disk = disk_of(base->disk);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = write_locked(disk, (sim_file *)base, parts, count, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -513,11 +196,11 @@ static vex_status sim_write(vexi_disk_file *base, const vexi_span *parts, size_t
 
 static vex_status sim_read_at(vexi_disk_file *base, uint64_t offset, uint8_t *target, size_t size,
                               vex_error *err) {
-    sim_disk *disk = disk_of(base->disk);
+    vexi_sim_disk *disk = disk_of(base->disk);
     sim_file *file = (sim_file *)base;
     pthread_mutex_lock(&disk->mutex);
     vex_status status = check_handle(disk, file, err);
-    const sim_bytes *bytes = &file->node->seen;
+    const vexi_sim_bytes *bytes = &file->node->seen;
     if (status == VEX_OK && size > 0) {
         if (offset > bytes->size || size > bytes->size - offset) {
             status = vexi_fail(err, VEX_CORRUPT, "the file ends at byte %zu, before byte %llu",
@@ -530,17 +213,17 @@ static vex_status sim_read_at(vexi_disk_file *base, uint64_t offset, uint8_t *ta
     return status;
 }
 
-static vex_status sync_locked(sim_disk *disk, sim_file *file, vex_error *err) {
+static vex_status sync_locked(vexi_sim_disk *disk, sim_file *file, vex_error *err) {
     VEX_TRY(check_handle(disk, file, err));
-    sim_node *node = file->node;
+    vexi_sim_node *node = file->node;
     sim_fate fate = take_step(disk);
     if (fate == FATE_FAILED) {
-        resolve_file(disk, node);
+        vexi_sim_resolve_file(disk, node);
         return refuse(disk, fate, "sync a file", err);
     }
-    if (fate == FATE_DONE || random_below(disk, 2) == 0) {
+    if (fate == FATE_DONE || vexi_sim_random_below(disk, 2) == 0) {
         for (size_t i = 0; i < node->extent_count; i++) {
-            keep_bytes(node, node->extents[i].start, node->extents[i].end);
+            vexi_sim_keep_bytes(node, node->extents[i].start, node->extents[i].end);
         }
         node->extent_count = 0;
     }
@@ -548,7 +231,7 @@ static vex_status sync_locked(sim_disk *disk, sim_file *file, vex_error *err) {
 }
 
 static vex_status sim_sync(vexi_disk_file *base, vex_error *err) {
-    sim_disk *disk = disk_of(base->disk);
+    vexi_sim_disk *disk = disk_of(base->disk);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = sync_locked(disk, (sim_file *)base, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -557,12 +240,12 @@ static vex_status sim_sync(vexi_disk_file *base, vex_error *err) {
 
 static vex_status sim_file_size(vexi_disk *base, const char *path, uint64_t *out,
                                 int64_t *modified_us, vex_error *err) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = check_power(disk, err);
-    sim_place place;
+    vexi_sim_place place;
     if (status == VEX_OK) {
-        status = resolve_node(disk, path, false, &place, err);
+        status = vexi_sim_resolve_node(disk, path, false, &place, err);
     }
     if (status == VEX_OK) {
         *out = place.node->seen.size;
@@ -577,37 +260,37 @@ static vex_status sim_file_size(vexi_disk *base, const char *path, uint64_t *out
 /* What a change of names does; NULL where there is nothing to do. */
 typedef struct sim_change {
     const char *what;
-    sim_place *source; /* loses its entry */
-    sim_place *target; /* receives node */
-    sim_node *node;
+    vexi_sim_place *source; /* loses its entry */
+    vexi_sim_place *target; /* receives node */
+    vexi_sim_node *node;
 } sim_change;
 
-static vex_status apply_change(sim_disk *disk, const sim_change *change, vex_error *err) {
+static vex_status apply_change(vexi_sim_disk *disk, const sim_change *change, vex_error *err) {
     if (change->target != NULL) {
-        VEX_TRY(reserve_entry(disk, change->target, err));
+        VEX_TRY(vexi_sim_reserve_entry(disk, change->target, err));
     }
     if (change->source != NULL) {
-        VEX_TRY(reserve_entry(disk, change->source, err));
+        VEX_TRY(vexi_sim_reserve_entry(disk, change->source, err));
     }
     sim_fate fate = take_step(disk);
-    if (fate == FATE_DONE || (fate == FATE_CRASHED && random_below(disk, 2) == 0)) {
+    if (fate == FATE_DONE || (fate == FATE_CRASHED && vexi_sim_random_below(disk, 2) == 0)) {
         if (change->target != NULL) {
-            set_entry(change->target, change->node);
+            vexi_sim_set_entry(change->target, change->node);
         }
         if (change->source != NULL) {
-            set_entry(change->source, NULL);
+            vexi_sim_set_entry(change->source, NULL);
         }
     }
     return fate == FATE_DONE ? VEX_OK : refuse(disk, fate, change->what, err);
 }
 
-static vex_status rename_locked(sim_disk *disk, const char *from, const char *to, bool keep,
+static vex_status rename_locked(vexi_sim_disk *disk, const char *from, const char *to, bool keep,
                                 vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place source;
-    sim_place target;
-    VEX_TRY(resolve_node(disk, from, false, &source, err));
-    VEX_TRY(resolve_path(disk, to, &target, err));
+    vexi_sim_place source;
+    vexi_sim_place target;
+    VEX_TRY(vexi_sim_resolve_node(disk, from, false, &source, err));
+    VEX_TRY(vexi_sim_resolve_path(disk, to, &target, err));
     if (target.folder == NULL || (target.node != NULL && target.node->is_folder && !keep)) {
         return vexi_fail(err, VEX_INVALID, "%s is a folder", to);
     }
@@ -622,7 +305,7 @@ static vex_status rename_locked(sim_disk *disk, const char *from, const char *to
 }
 
 static vex_status sim_rename(vexi_disk *base, const char *from, const char *to, vex_error *err) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = rename_locked(disk, from, to, false, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -630,39 +313,40 @@ static vex_status sim_rename(vexi_disk *base, const char *from, const char *to, 
 }
 
 static vex_status sim_link(vexi_disk *base, const char *from, const char *to, vex_error *err) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = rename_locked(disk, from, to, true, err);
     pthread_mutex_unlock(&disk->mutex);
     return status;
 }
 
-static vex_status unlink_locked(sim_disk *disk, const char *path, vex_error *err) {
+static vex_status unlink_locked(vexi_sim_disk *disk, const char *path, vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
-    VEX_TRY(resolve_node(disk, path, false, &place, err));
+    vexi_sim_place place;
+    VEX_TRY(vexi_sim_resolve_node(disk, path, false, &place, err));
     sim_change change = {.what = "delete a file", .source = &place};
     return apply_change(disk, &change, err);
 }
 
 static vex_status sim_unlink(vexi_disk *base, const char *path, vex_error *err) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = unlink_locked(disk, path, err);
     pthread_mutex_unlock(&disk->mutex);
     return status;
 }
 
-static vex_status make_folder_locked(sim_disk *disk, const char *path, bool *made, vex_error *err) {
+static vex_status make_folder_locked(vexi_sim_disk *disk, const char *path, bool *made,
+                                     vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
-    VEX_TRY(resolve_path(disk, path, &place, err));
+    vexi_sim_place place;
+    VEX_TRY(vexi_sim_resolve_path(disk, path, &place, err));
     if (place.node != NULL) {
         return place.node->is_folder
                    ? VEX_OK
                    : vexi_fail(err, VEX_INVALID, "%s: a file stands in its place", path);
     }
-    sim_node *node = node_create(disk, true);
+    vexi_sim_node *node = vexi_sim_node_create(disk, true);
     if (node == NULL) {
         return vexi_no_memory(err, sizeof *node);
     }
@@ -674,43 +358,43 @@ static vex_status make_folder_locked(sim_disk *disk, const char *path, bool *mad
 
 static vex_status sim_make_folder(vexi_disk *base, const char *path, bool *made, vex_error *err) {
     *made = false;
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = make_folder_locked(disk, path, made, err);
     pthread_mutex_unlock(&disk->mutex);
     return status;
 }
 
-static vex_status sync_folder_locked(sim_disk *disk, const char *path, vex_error *err) {
+static vex_status sync_folder_locked(vexi_sim_disk *disk, const char *path, vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
-    VEX_TRY(resolve_node(disk, path, true, &place, err));
-    sim_node *folder = place.node;
+    vexi_sim_place place;
+    VEX_TRY(vexi_sim_resolve_node(disk, path, true, &place, err));
+    vexi_sim_node *folder = place.node;
     sim_fate fate = take_step(disk);
-    if (fate == FATE_DONE || (fate == FATE_CRASHED && random_below(disk, 2) == 0)) {
+    if (fate == FATE_DONE || (fate == FATE_CRASHED && vexi_sim_random_below(disk, 2) == 0)) {
         for (size_t i = 0; i < folder->entry_count; i++) {
             folder->entries[i].durable = folder->entries[i].now;
             folder->entries[i].between_count = 0;
         }
-        compact_folder(disk->base.env, folder);
+        vexi_sim_compact_folder(disk->base.env, folder);
     }
     return fate == FATE_DONE ? VEX_OK : refuse(disk, fate, "sync a folder", err);
 }
 
 static vex_status sim_sync_folder(vexi_disk *base, const char *path, vex_error *err) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = sync_folder_locked(disk, path, err);
     pthread_mutex_unlock(&disk->mutex);
     return status;
 }
 
-static vex_status list_locked(sim_disk *disk, const char *path, vexi_arena *arena,
+static vex_status list_locked(vexi_sim_disk *disk, const char *path, vexi_arena *arena,
                               vexi_listing *out, vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
-    VEX_TRY(resolve_node(disk, path, true, &place, err));
-    const sim_node *folder = place.node;
+    vexi_sim_place place;
+    VEX_TRY(vexi_sim_resolve_node(disk, path, true, &place, err));
+    const vexi_sim_node *folder = place.node;
     if (folder->entry_count == 0) {
         return VEX_OK;
     }
@@ -720,7 +404,7 @@ static vex_status list_locked(sim_disk *disk, const char *path, vexi_arena *aren
     }
     size_t count = 0;
     for (size_t i = 0; i < folder->entry_count; i++) {
-        const sim_entry *entry = &folder->entries[i];
+        const vexi_sim_entry *entry = &folder->entries[i];
         if (entry->now == NULL) {
             continue;
         }
@@ -737,7 +421,7 @@ static vex_status list_locked(sim_disk *disk, const char *path, vexi_arena *aren
 static vex_status sim_list_folder(vexi_disk *base, const char *path, vexi_arena *arena,
                                   vexi_listing *out, vex_error *err) {
     *out = (vexi_listing){0};
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = list_locked(disk, path, arena, out, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -749,12 +433,12 @@ static vex_status sim_list_folder(vexi_disk *base, const char *path, vexi_arena 
 /* A copy: what was mapped before a crash or an unlink stays readable, as the contract asks. */
 static vex_status sim_map(vexi_disk *base, const char *path, vexi_mapping *out, vex_error *err) {
     *out = (vexi_mapping){0};
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = check_power(disk, err);
-    sim_place place;
+    vexi_sim_place place;
     if (status == VEX_OK) {
-        status = resolve_node(disk, path, false, &place, err);
+        status = vexi_sim_resolve_node(disk, path, false, &place, err);
     }
     if (status == VEX_OK && place.node->seen.size > 0) {
         size_t size = place.node->seen.size;
@@ -775,12 +459,12 @@ static void sim_unmap(vexi_disk *base, vexi_mapping *mapping) {
     *mapping = (vexi_mapping){0};
 }
 
-static vex_status lock_locked(sim_disk *disk, const char *path, vexi_disk_file **out,
+static vex_status lock_locked(vexi_sim_disk *disk, const char *path, vexi_disk_file **out,
                               vex_error *err) {
     VEX_TRY(check_power(disk, err));
-    sim_place place;
-    VEX_TRY(resolve_path(disk, path, &place, err));
-    sim_node *node = place.node;
+    vexi_sim_place place;
+    VEX_TRY(vexi_sim_resolve_path(disk, path, &place, err));
+    vexi_sim_node *node = place.node;
     if (node == NULL) {
         VEX_TRY(create_file(disk, &place, path, &node, err));
     }
@@ -798,7 +482,7 @@ static vex_status lock_locked(sim_disk *disk, const char *path, vexi_disk_file *
 static vex_status sim_lock(vexi_disk *base, const char *path, vexi_disk_file **out,
                            vex_error *err) {
     *out = NULL;
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     vex_status status = lock_locked(disk, path, out, err);
     pthread_mutex_unlock(&disk->mutex);
@@ -806,10 +490,10 @@ static vex_status sim_lock(vexi_disk *base, const char *path, vexi_disk_file **o
 }
 
 static void sim_destroy(vexi_disk *base) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     while (disk->nodes != NULL) {
-        sim_node *next = disk->nodes->next;
-        node_free(base->env, disk->nodes);
+        vexi_sim_node *next = disk->nodes->next;
+        vexi_sim_node_free(base->env, disk->nodes);
         disk->nodes = next;
     }
     pthread_mutex_destroy(&disk->mutex);
@@ -838,13 +522,13 @@ static const vexi_disk_ops sim_ops = {
 vex_status vexi_disk_sim_create(const vexi_env *env, uint64_t seed, vexi_disk **out,
                                 vex_error *err) {
     *out = NULL;
-    sim_disk *disk = vexi_calloc(env, 1, sizeof *disk);
+    vexi_sim_disk *disk = vexi_calloc(env, 1, sizeof *disk);
     if (disk == NULL) {
         return vexi_no_memory(err, sizeof *disk);
     }
     disk->base = (vexi_disk){.ops = &sim_ops, .env = env};
     disk->random = seed;
-    disk->root = node_create(disk, true);
+    disk->root = vexi_sim_node_create(disk, true);
     if (disk->root == NULL) {
         vexi_free(env, disk);
         return vexi_no_memory(err, sizeof *disk->root);
@@ -855,7 +539,7 @@ vex_status vexi_disk_sim_create(const vexi_env *env, uint64_t seed, vexi_disk **
 }
 
 uint64_t vexi_disk_sim_steps(const vexi_disk *base) {
-    sim_disk *disk = (sim_disk *)(uintptr_t)base; /* only its mutex changes */
+    vexi_sim_disk *disk = (vexi_sim_disk *)(uintptr_t)base; /* only its mutex changes */
     pthread_mutex_lock(&disk->mutex);
     uint64_t steps = disk->steps;
     pthread_mutex_unlock(&disk->mutex);
@@ -863,7 +547,7 @@ uint64_t vexi_disk_sim_steps(const vexi_disk *base) {
 }
 
 bool vexi_disk_sim_crashed(const vexi_disk *base) {
-    sim_disk *disk = (sim_disk *)(uintptr_t)base;
+    vexi_sim_disk *disk = (vexi_sim_disk *)(uintptr_t)base;
     pthread_mutex_lock(&disk->mutex);
     bool crashed = disk->crashed;
     pthread_mutex_unlock(&disk->mutex);
@@ -871,14 +555,14 @@ bool vexi_disk_sim_crashed(const vexi_disk *base) {
 }
 
 void vexi_disk_sim_crash_at(vexi_disk *base, uint64_t step) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     disk->crash_step = step;
     pthread_mutex_unlock(&disk->mutex);
 }
 
 void vexi_disk_sim_fail_at(vexi_disk *base, uint64_t step, vex_status status) {
-    sim_disk *disk = disk_of(base);
+    vexi_sim_disk *disk = disk_of(base);
     pthread_mutex_lock(&disk->mutex);
     disk->fail_step = step;
     disk->fail_status = status;

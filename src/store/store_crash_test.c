@@ -475,6 +475,47 @@ TEST(failure_at_every_step) {
     }
 }
 
+/* Whenever a put_if_absent leaves its outcome open, a second try with the same bytes settles it: it
+ * wins, or says that the object is there, and either holds through a crash. */
+TEST(unknown_outcome_settles) {
+    vexi_span part = vexi_span_of("the same bytes", 14);
+    size_t unknown = 0;
+    size_t still_unknown = 0;
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        for (uint64_t step = 1; step <= 12; step++) {
+            static world w;
+            world_create(&w, seed);
+            CHECK(open_store(&w));
+            CHECK_OK(vexi_store_put(w.store, "log/first", &part, 1, &err));
+            uint64_t before = vexi_disk_sim_steps(w.disk);
+            vexi_disk_sim_fail_at(w.disk, before + step, VEX_IO);
+            vex_status status = vexi_store_put_if_absent(w.store, "log/2", &part, 1, NULL);
+            if (status == VEX_UNKNOWN_OUTCOME) {
+                unknown++;
+                if (seed % 2 == 0) {
+                    /* The folder's sync fails once more. */
+                    vexi_disk_sim_fail_at(w.disk, vexi_disk_sim_steps(w.disk) + 1, VEX_IO);
+                    status = vexi_store_put_if_absent(w.store, "log/2", &part, 1, NULL);
+                    CHECK_EQ(status, VEX_UNKNOWN_OUTCOME);
+                    still_unknown++;
+                }
+                CHECK_FAILS(VEX_EXISTS, vexi_store_put_if_absent(w.store, "log/2", &part, 1, &err));
+                status = VEX_OK;
+            }
+            vexi_store_destroy(w.store);
+            w.store = NULL;
+            vexi_disk_sim_restart(w.disk, seed);
+            CHECK(open_store(&w));
+            uint64_t size = 0;
+            CHECK_EQ(vexi_store_size(w.store, "log/2", &size, NULL),
+                     status == VEX_OK ? VEX_OK : VEX_NOT_FOUND);
+            CHECK_EQ(size, status == VEX_OK ? 14 : 0);
+            world_destroy(&w);
+        }
+    }
+    CHECK(unknown == 40 && still_unknown == 20); /* one step of each seed: the folder's sync */
+}
+
 /* The tests above would notice a store that forgets to sync. */
 TEST(lies_are_noticed) {
     for (lie which = LIE_SYNC; which <= LIE_SYNC_FOLDER; which++) {
@@ -519,5 +560,5 @@ TEST(random_crashes) {
     }
 }
 
-TEST_MAIN(RUN(crash_at_every_step); RUN(failure_at_every_step); RUN(lies_are_noticed);
-          RUN(random_crashes))
+TEST_MAIN(RUN(crash_at_every_step); RUN(failure_at_every_step); RUN(unknown_outcome_settles);
+          RUN(lies_are_noticed); RUN(random_crashes))

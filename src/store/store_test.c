@@ -549,6 +549,110 @@ TEST(without_mapping) {
     fixture_close(&f);
 }
 
+/* ---- Without memory -------------------------------------------------------------------------- */
+
+typedef struct failing_env {
+    vexi_env env;
+    uint64_t calls;
+    uint64_t fail_at;
+} failing_env;
+
+static void *failing_allocate(void *context, size_t alignment, size_t size) {
+    failing_env *self = context;
+    const vexi_env *system = vex_test_env();
+    self->calls++;
+    return self->calls == self->fail_at ? NULL : system->allocate(system->context, alignment, size);
+}
+
+static void failing_release(void *context, void *pointer) {
+    (void)context;
+    vex_test_env()->release(vex_test_env()->context, pointer);
+}
+
+static int64_t fixed_wall_us(void *context) {
+    (void)context;
+    return 1;
+}
+
+static void fixed_random(void *context, void *out, size_t size) {
+    (void)context;
+    memset(out, 7, size);
+}
+
+/* A call that may lack memory and otherwise succeeds. */
+static bool worked(vex_status status) {
+    CHECK(status == VEX_OK || status == VEX_MEMORY);
+    return status == VEX_OK;
+}
+
+static void use_store(vexi_store *store, const vexi_env *env) {
+    vexi_span part = text_span("some bytes");
+    (void)worked(vexi_store_lock(store, ".vexlake/lock", NULL));
+    bool put = worked(vexi_store_put(store, "a/b/c", &part, 1, NULL));
+    bool absent = worked(vexi_store_put_if_absent(store, "a/d", &part, 1, NULL));
+    vexi_log_file *log = NULL;
+    if (worked(vexi_store_log_create(store, "wal/1", &log, NULL))) {
+        (void)(worked(vexi_store_log_append(log, &part, 1, NULL)) &&
+               worked(vexi_store_log_sync(log, NULL)));
+        vexi_store_log_close(log);
+    }
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    vexi_listing listing;
+    if (worked(vexi_store_list(store, "a", NULL, false, &arena, &listing, NULL))) {
+        CHECK_EQ(listing.count, (put ? 1 : 0) + (absent ? 1 : 0));
+    }
+    (void)worked(vexi_store_list(store, "", NULL, true, &arena, &listing, NULL));
+    vexi_object object;
+    if (put && worked(vexi_object_open(store, "a/b/c", 10, &object, NULL))) {
+        vexi_piece piece = {.offset = 5, .size = 5};
+        if (worked(vexi_object_fetch(&object, &piece, 1, &arena, NULL))) {
+            CHECK(memcmp(piece.data, "bytes", 5) == 0);
+        }
+        vexi_object_close(&object);
+    }
+    vexi_span all;
+    if (absent && worked(vexi_store_get_all(store, "a/d", 100, &arena, &all, NULL))) {
+        CHECK_EQ(all.size, 10);
+    }
+    vexi_arena_deinit(&arena);
+    (void)worked(vexi_store_remove(store, "a/b/c", NULL));
+}
+
+/* Every allocation fails once, over each store: a status, nothing leaked, no half of an object. */
+TEST(allocations_fail) {
+    for (int kind = 0; kind < 3; kind++) {
+        bool failed = true;
+        uint64_t n = 1;
+        for (; failed; n++) {
+            failing_env self = {.env = *vex_test_env(), .fail_at = n};
+            self.env.context = &self;
+            self.env.allocate = failing_allocate;
+            self.env.release = failing_release;
+            self.env.wall_us = fixed_wall_us;
+            self.env.random_fill = fixed_random;
+            vexi_disk *disk = NULL;
+            vexi_store *store = NULL;
+            bool made = kind == 0 || worked(vexi_disk_sim_create(&self.env, 1, &disk, NULL));
+            made = made && worked(kind == 0 ? vexi_store_mem_create(&self.env, &store, NULL)
+                                            : vexi_store_file_create(&self.env, disk, "x/y", true,
+                                                                     &store, NULL));
+            if (made && kind == 2) {
+                vexi_fault_plan plan = {.sync_error_ppm = 1};
+                made = worked(vexi_store_fault_create(&self.env, store, &plan, &store, NULL));
+            }
+            if (made) {
+                use_store(store, &self.env);
+            }
+            vexi_store_destroy(store);
+            vexi_disk_destroy(disk);
+            failed = self.calls >= n;
+        }
+        printf("    %llu allocations\n", (unsigned long long)n - 2);
+        CHECK(n > 10);
+    }
+}
+
 typedef void body_function(vexi_store *store);
 
 static void run_body(const char *name, body_function *body) {
@@ -575,4 +679,4 @@ TEST(bodies) {
     run_body("log_threads", body_log_threads);
 }
 
-TEST_MAIN(RUN(bodies); RUN(without_mapping))
+TEST_MAIN(RUN(bodies); RUN(without_mapping); RUN(allocations_fail))

@@ -1,0 +1,217 @@
+/* Opening and closing: the place where the engine's world is put together.
+ *
+ * A handle owns the environment (threads, clock, memory) and, for a lake on disk, the disk. Both
+ * must outlive every Arrow result, so they live in a keeper that the handle and the results share
+ * (query/keeper.h). Closing ends the engine and silences the log function, whose context the caller
+ * may free then; threads and memory go with the last result. */
+#include <stdatomic.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "base/bytes.h"
+#include "base/guard.h"
+
+enum {
+    DEFAULT_SYNC_INTERVAL_MS = 100,
+    DEFAULT_FLUSH_INTERVAL_MS = 300000,
+    DEFAULT_REFRESH_INTERVAL_MS = 1000,
+    DEFAULT_THREADS_MAX = 16,
+    MEBIBYTE = 1 << 20
+};
+
+/* The keeper of a handle made here. */
+typedef struct lake_keeper {
+    vexi_keeper keeper;
+    vexi_env *env;
+    vexi_disk *disk;               /* NULL for mem:// */
+    _Atomic(vex_log_function) log; /* atomic; NULL once the lake is closed */
+    void *log_context;             /* immutable */
+} lake_keeper;
+
+static void keeper_log(void *context, int level, const char *message) {
+    lake_keeper *keeper = context;
+    vex_log_function log = atomic_load(&keeper->log);
+    if (log != NULL) {
+        log(keeper->log_context, level, message);
+    }
+}
+
+static void keeper_destroy(vexi_keeper *base) {
+    lake_keeper *keeper = (lake_keeper *)(void *)base;
+    vexi_env *env = keeper->env;
+    vexi_disk_destroy(keeper->disk);
+    env->log = NULL;
+    vexi_free(env, keeper);
+    vexi_env_system_destroy(env);
+}
+
+static vex_status keeper_create(const vex_lake_options *options, lake_keeper **out,
+                                vex_error *err) {
+    uint32_t thread_count = options->thread_count;
+    if (thread_count == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        thread_count = cores < 1                     ? 1
+                       : cores > DEFAULT_THREADS_MAX ? DEFAULT_THREADS_MAX
+                                                     : (uint32_t)cores;
+    }
+    vexi_env *env;
+    VEX_TRY(vexi_env_system_create(thread_count, NULL, NULL, &env, err));
+    lake_keeper *keeper = vexi_calloc(env, 1, sizeof *keeper);
+    if (keeper == NULL) {
+        vexi_env_system_destroy(env);
+        return vexi_no_memory(err, sizeof *keeper);
+    }
+    keeper->keeper.env = env;
+    keeper->keeper.destroy = keeper_destroy;
+    atomic_init(&keeper->keeper.references, 1);
+    keeper->env = env;
+    atomic_init(&keeper->log, options->log);
+    keeper->log_context = options->log_context;
+    if (options->log != NULL) { /* no task runs yet: nobody else looks at env */
+        env->log = keeper_log;
+        env->log_context = keeper;
+    }
+    *out = keeper;
+    return VEX_OK;
+}
+
+/* ---- URI ------------------------------------------------------------------------------------- */
+
+/* The scheme in front of "://", of size 0 if there is none. A path may hold "://" further on, so
+ * only letters, digits, '+', '-' and '.' count (RFC 3986). */
+static size_t scheme_size(const char *uri) {
+    size_t size = 0;
+    for (; uri[size] != '\0' && uri[size] != ':'; size++) {
+        char c = uri[size];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        bool other = (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.';
+        if (!letter && !(size > 0 && other)) {
+            return 0;
+        }
+    }
+    return strncmp(uri + size, "://", 3) == 0 ? size : 0;
+}
+
+static bool scheme_is(const char *uri, size_t size, const char *name) {
+    return size == strlen(name) && strncasecmp(uri, name, size) == 0;
+}
+
+/* *path: the folder of a lake on disk, taken literally (no percent-decoding); NULL for mem://. */
+static vex_status uri_parse(const char *uri, const char **path, vex_error *err) {
+    *path = NULL;
+    if (uri == NULL || uri[0] == '\0') {
+        return vexi_fail(err, VEX_INVALID, "the lake's URI is empty");
+    }
+    size_t scheme = scheme_size(uri);
+    const char *rest = scheme == 0 ? uri : uri + scheme + 3;
+    if (scheme_is(uri, scheme, "mem")) {
+        if (rest[0] != '\0') {
+            return vexi_fail(err, VEX_INVALID, "'%s': a lake in memory has no name, use mem://",
+                             uri);
+        }
+        return VEX_OK;
+    }
+    if (scheme_is(uri, scheme, "s3")) {
+        return vexi_fail(err, VEX_UNSUPPORTED,
+                         "'%s': this version has no S3 store, use a folder (file://)", uri);
+    }
+    if (scheme != 0 && !scheme_is(uri, scheme, "file")) {
+        return vexi_fail(err, VEX_INVALID, "'%s': unknown scheme, use file:// or mem://", uri);
+    }
+    if (rest[0] == '\0') {
+        return vexi_fail(err, VEX_INVALID, "'%s' names no folder", uri);
+    }
+    *path = rest;
+    return VEX_OK;
+}
+
+/* ---- Open and close -------------------------------------------------------------------------- */
+
+static vex_status config_from_options(const vex_lake_options *options, vexi_lake_config *out,
+                                      vex_error *err) {
+    if (options->durability != VEX_DURABILITY_ALWAYS &&
+        options->durability != VEX_DURABILITY_INTERVAL) {
+        return vexi_fail(err, VEX_INVALID, "durability is %d, not one of vex_durability",
+                         (int)options->durability);
+    }
+    *out = (vexi_lake_config){
+        .read_only = options->read_only,
+        .must_exist = options->must_exist,
+        .durability = options->durability,
+        .sync_interval_ms =
+            options->sync_interval_ms != 0 ? options->sync_interval_ms : DEFAULT_SYNC_INTERVAL_MS,
+        .flush_interval_ms = options->flush_interval_ms != 0 ? options->flush_interval_ms
+                                                             : DEFAULT_FLUSH_INTERVAL_MS,
+        .refresh_interval_ms = DEFAULT_REFRESH_INTERVAL_MS,
+        .flush_size_bytes =
+            options->flush_size_bytes != 0 ? options->flush_size_bytes : 64u * MEBIBYTE,
+        .memory_limit_bytes =
+            options->memory_limit_bytes != 0 ? options->memory_limit_bytes : 1024u * MEBIBYTE,
+        .segment_size_bytes = 64u * MEBIBYTE,
+        .log_size_bytes = 64u * MEBIBYTE,
+    };
+    return VEX_OK;
+}
+
+static vex_status store_open(lake_keeper *keeper, const char *path, const vexi_lake_config *config,
+                             vexi_store **out, vex_error *err) {
+    if (path == NULL) {
+        if (config->must_exist || config->read_only) {
+            return vexi_fail(err, VEX_NOT_FOUND, "mem:// is always a new lake");
+        }
+        return vexi_store_mem_create(keeper->env, out, err);
+    }
+    VEX_TRY(vexi_disk_posix_create(keeper->env, &keeper->disk, err));
+    bool create = !config->must_exist && !config->read_only;
+    return vexi_store_file_create(keeper->env, keeper->disk, path, create, out, err);
+}
+
+vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_lake **out,
+                         vex_error *err) {
+    vex_lake_options known;
+    vexi_lake_config config;
+    const char *path;
+    vexi_store *store;
+    lake_keeper *keeper;
+
+    if (out == NULL) {
+        return vexi_fail(err, VEX_INVALID, "out is NULL");
+    }
+    *out = NULL;
+    VEX_TRY(vexi_options_copy(options, "vex_lake_options", &known, sizeof known, err));
+    VEX_TRY(config_from_options(&known, &config, err));
+    VEX_TRY(uri_parse(uri, &path, err));
+    vexi_guard_install();
+    VEX_TRY(keeper_create(&known, &keeper, err));
+
+    vex_status status = VEX_OK;
+    vex_lake *lake = vexi_calloc(keeper->env, 1, sizeof *lake);
+    if (lake == NULL) {
+        status = vexi_no_memory(err, sizeof *lake);
+        goto done;
+    }
+    lake->keeper = &keeper->keeper;
+    VEX_TRY_GOTO(status, done, store_open(keeper, path, &config, &store, err));
+    VEX_TRY_GOTO(status, done, vexi_lake_open(keeper->env, store, &config, &lake->lake, err));
+    *out = lake;
+done:
+    if (status != VEX_OK) {
+        vexi_free(keeper->env, lake);
+        vexi_keeper_release(&keeper->keeper);
+    }
+    return status;
+}
+
+vex_status vex_lake_close(vex_lake *lake, vex_error *err) {
+    if (lake == NULL) {
+        return VEX_OK;
+    }
+    lake_keeper *keeper = (lake_keeper *)(void *)lake->keeper;
+    vex_status status = vexi_lake_close(lake->lake, err);
+    atomic_store(&keeper->log, NULL);
+    vexi_free(keeper->env, lake);
+    vexi_keeper_release(&keeper->keeper);
+    return status;
+}

@@ -1,0 +1,256 @@
+/* Fetch: asked columns of winners, wherever they are.
+ *
+ * Winners arrive in the order of the result. They are sorted by source and row, so that each source
+ * is asked once, with ascending rows without repeats: rows of one cluster share pages, and a store
+ * sees few, large requests. Sources are fetched in parallel, each into an arena of its own; cells
+ * are then scattered back to the order of the result. */
+#include "query/query.h"
+
+#include <stdlib.h>
+
+typedef struct fetch_item {
+    vexi_place place;
+    size_t index; /* in the result */
+} fetch_item;
+
+/* One source's share: items[first .. first + count). */
+typedef struct fetch_part {
+    size_t first;
+    size_t count;
+    vex_search_stats stats;
+    vex_status status;
+    vex_error err;
+} fetch_part;
+
+typedef struct fetch_job {
+    const vexi_view *view;
+    const vexi_asked *asked;
+    const fetch_item *items;
+    size_t count; /* of the result's rows */
+    bool vector_asked;
+    uint32_t columns[VEXI_ASKED_MAX]; /* asked ones without the vector, without repeats */
+    size_t column_count;
+    fetch_part *parts;
+    vexi_fetched *out;
+} fetch_job;
+
+static int item_compare(const void *left, const void *right) {
+    const fetch_item *a = left;
+    const fetch_item *b = right;
+    if (a->place.source != b->place.source) {
+        return a->place.source < b->place.source ? -1 : 1;
+    }
+    if (a->place.row != b->place.row) {
+        return a->place.row < b->place.row ? -1 : 1;
+    }
+    return 0;
+}
+
+vex_status vexi_source_vectors(const vexi_source *source, uint32_t dimension, const uint64_t *rows,
+                               size_t count, vexi_arena *arena, const uint8_t **out,
+                               vex_error *err) {
+    if (count == 0) {
+        return VEX_OK;
+    }
+    if (source->memtable != NULL) {
+        for (size_t i = 0; i < count; i++) {
+            out[i] = (const uint8_t *)vexi_memtable_row(source->memtable, rows[i]).vector;
+        }
+        return VEX_OK;
+    }
+    vexi_row_range *ranges = vexi_arena_array(arena, count, sizeof *ranges);
+    if (ranges == NULL) {
+        return vexi_no_memory(err, count * sizeof *ranges);
+    }
+    size_t range_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        vexi_row_range *last = range_count == 0 ? NULL : &ranges[range_count - 1];
+        if (last != NULL && last->first_row + last->count == rows[i]) {
+            last->count++;
+        } else {
+            ranges[range_count++] = (vexi_row_range){rows[i], 1};
+        }
+    }
+    vexi_run *runs = NULL;
+    size_t run_count = 0;
+    VEX_TRY(vexi_source_runs(source, ranges, range_count, arena, &runs, &run_count, err));
+    /* Runs come in the order of the ranges; a range may be several runs. */
+    size_t r = 0;
+    for (size_t i = 0; i < count; i++) {
+        while (r < run_count && rows[i] >= runs[r].first_row + runs[r].count) {
+            r++;
+        }
+        if (r == run_count || rows[i] < runs[r].first_row) {
+            return vexi_fail(err, VEX_INTERNAL, "%s: row %llu has no run", vexi_source_name(source),
+                             (unsigned long long)rows[i]);
+        }
+        VEX_ASSERT(runs[r].stride >= dimension * sizeof(float));
+        out[i] = runs[r].vectors + (size_t)(rows[i] - runs[r].first_row) * runs[r].stride;
+    }
+    return VEX_OK;
+}
+
+static vex_status fetch_source(const fetch_job *job, fetch_part *part, vexi_arena *arena,
+                               vex_error *err) {
+    const fetch_item *items = job->items + part->first;
+    const vexi_source *source = &job->view->sources[items[0].place.source];
+    const vexi_schema *schema = job->view->schema;
+    uint64_t *rows = vexi_arena_array(arena, part->count, sizeof *rows);
+    if (rows == NULL) {
+        return vexi_no_memory(err, part->count * sizeof *rows);
+    }
+    size_t row_count = 0;
+    for (size_t i = 0; i < part->count; i++) {
+        if (row_count == 0 || rows[row_count - 1] != items[i].place.row) {
+            rows[row_count++] = items[i].place.row;
+        }
+    }
+    const uint8_t **vectors = NULL;
+    vexi_cell *cells = NULL;
+    if (job->vector_asked) {
+        vectors = vexi_arena_array(arena, row_count, sizeof *vectors);
+        if (vectors == NULL) {
+            return vexi_no_memory(err, row_count * sizeof *vectors);
+        }
+        VEX_TRY(
+            vexi_source_vectors(source, schema->dimension, rows, row_count, arena, vectors, err));
+    }
+    if (job->column_count > 0) {
+        cells = vexi_arena_array(arena, row_count * job->column_count, sizeof *cells);
+        if (cells == NULL) {
+            return vexi_no_memory(err, row_count * job->column_count * sizeof *cells);
+        }
+        VEX_TRY(vexi_source_cells(source, schema, job->columns, job->column_count, rows, row_count,
+                                  arena, cells, &part->stats, err));
+    }
+    size_t r = 0;
+    for (size_t i = 0; i < part->count; i++) {
+        r += items[i].place.row != rows[r];
+        if (vectors != NULL) {
+            job->out->vectors[items[i].index] = vectors[r];
+        }
+        for (size_t a = 0; a < job->asked->count && cells != NULL; a++) {
+            for (size_t c = 0; c < job->column_count; c++) {
+                if (job->columns[c] == job->asked->columns[a]) {
+                    job->out->cells[a * job->count + items[i].index] = cells[c * row_count + r];
+                }
+            }
+        }
+    }
+    return VEX_OK;
+}
+
+static void fetch_part_run(void *argument, size_t i) {
+    const fetch_job *job = argument;
+    fetch_part *part = &job->parts[i];
+    part->status = fetch_source(job, part, &job->out->arenas[i + 1], &part->err);
+}
+
+/* Asked columns but the vector, each once: a source is not asked twice for one. */
+static void fetch_columns(fetch_job *job) {
+    for (uint32_t a = 0; a < job->asked->count; a++) {
+        uint32_t column = job->asked->columns[a];
+        bool seen = false;
+        if (column == VEXI_COLUMN_VECTOR) {
+            job->vector_asked = true;
+            continue;
+        }
+        for (size_t c = 0; c < job->column_count; c++) {
+            seen = seen || job->columns[c] == column;
+        }
+        if (!seen) {
+            job->columns[job->column_count++] = column;
+        }
+    }
+}
+
+vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_place *places,
+                      size_t count, const vexi_asked *asked, vexi_fetched *out,
+                      vex_search_stats *stats, uint32_t *failed_source, vex_error *err) {
+    *out = (vexi_fetched){.env = env};
+    *failed_source = VEXI_PLACE_NONE;
+    if (asked->count == 0 || count == 0) {
+        return VEX_OK;
+    }
+    /* Arena 0 holds what belongs to all sources; one more for each source. */
+    size_t arena_count = view->source_count + 1;
+    out->arenas = vexi_alloc_array(env, arena_count, sizeof *out->arenas);
+    if (out->arenas == NULL) {
+        return vexi_no_memory(err, arena_count * sizeof *out->arenas);
+    }
+    out->arena_count = arena_count;
+    for (size_t i = 0; i < arena_count; i++) {
+        vexi_arena_init(&out->arenas[i], env);
+    }
+
+    vex_status status = VEX_OK;
+    vexi_arena *arena = &out->arenas[0];
+    fetch_job job = {.view = view, .asked = asked, .count = count, .out = out};
+    fetch_columns(&job);
+    size_t cell_count;
+    bool fits = !__builtin_mul_overflow(count, (size_t)asked->count, &cell_count);
+    fetch_item *items = vexi_arena_array(arena, count, sizeof *items);
+    job.parts = vexi_arena_calloc(arena, view->source_count + 1, sizeof *job.parts);
+    if (job.vector_asked) {
+        out->vectors = vexi_arena_calloc(arena, count, sizeof *out->vectors);
+    }
+    if (job.column_count > 0 && fits) {
+        out->cells = vexi_arena_array(arena, cell_count, sizeof *out->cells);
+    }
+    if (!fits || items == NULL || job.parts == NULL || (job.vector_asked && out->vectors == NULL) ||
+        (job.column_count > 0 && out->cells == NULL)) {
+        status = vexi_no_memory(err, count * asked->count * sizeof *out->cells);
+        goto done;
+    }
+    for (size_t i = 0; i < cell_count && out->cells != NULL; i++) {
+        out->cells[i] = (vexi_cell){.is_null = true};
+    }
+
+    size_t item_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (places[i].source != VEXI_PLACE_NONE) {
+            VEX_ASSERT(places[i].source < view->source_count);
+            items[item_count++] = (fetch_item){places[i], i};
+        }
+    }
+    if (item_count > 1) {
+        qsort(items, item_count, sizeof *items, item_compare);
+    }
+    job.items = items;
+    size_t part_count = 0;
+    for (size_t i = 0; i < item_count; i++) {
+        if (i == 0 || items[i].place.source != items[i - 1].place.source) {
+            job.parts[part_count++].first = i;
+        }
+        job.parts[part_count - 1].count++;
+    }
+    vexi_parallel(env, part_count, fetch_part_run, &job);
+    for (size_t i = 0; i < part_count; i++) {
+        const fetch_part *part = &job.parts[i];
+        if (part->status != VEX_OK) {
+            *failed_source = items[part->first].place.source;
+            status = part->status;
+            if (err != NULL) {
+                *err = part->err;
+            }
+            goto done;
+        }
+        if (stats != NULL) {
+            stats->page_count += part->stats.page_count;
+            stats->read_bytes += part->stats.read_bytes;
+        }
+    }
+done:
+    if (status != VEX_OK) {
+        vexi_fetched_deinit(out);
+    }
+    return status;
+}
+
+void vexi_fetched_deinit(vexi_fetched *fetched) {
+    for (size_t i = 0; i < fetched->arena_count; i++) {
+        vexi_arena_deinit(&fetched->arenas[i]);
+    }
+    vexi_free(fetched->env, fetched->arenas);
+    *fetched = (vexi_fetched){.env = fetched->env};
+}
