@@ -347,10 +347,15 @@ static vex_status parse_protocol(line_context *c, const json_t *object) {
     }
     protocol->reader_version = (int32_t)reader;
     protocol->writer_version = (int32_t)writer;
-    VEX_TRY(parse_features(c, object, "readerFeatures", &protocol->reader_features,
-                           &protocol->reader_feature_count));
-    VEX_TRY(parse_features(c, object, "writerFeatures", &protocol->writer_features,
-                           &protocol->writer_feature_count));
+    /* The lists exist from these versions on. */
+    if (reader >= 3) {
+        VEX_TRY(parse_features(c, object, "readerFeatures", &protocol->reader_features,
+                               &protocol->reader_feature_count));
+    }
+    if (writer >= 7) {
+        VEX_TRY(parse_features(c, object, "writerFeatures", &protocol->writer_features,
+                               &protocol->writer_feature_count));
+    }
     for (size_t i = 0; i < protocol->reader_feature_count; i++) {
         bool known = false;
         for (size_t k = 0; k < sizeof reader_features / sizeof *reader_features; k++) {
@@ -361,7 +366,7 @@ static vex_status parse_protocol(line_context *c, const json_t *object) {
                              protocol->reader_features[i].data);
         }
         protocol->deletion_vectors |=
-            vexi_string_is(protocol->reader_features[i], "deletionVectors");
+            writer >= 7 && vexi_string_is(protocol->reader_features[i], "deletionVectors");
     }
     return VEX_OK;
 }
