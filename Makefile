@@ -15,7 +15,7 @@ help: ## list these commands
 build: ## install what a build needs, build, leave the program at build/vexlake
 	@tools/setup build
 	@cmake --preset release >build/release.log || { cat build/release.log; exit 1; }
-	@cmake --build build/release -j $(JOBS) --target vexlake_program vexlake vexlake_merged
+	@cmake --build build/release -j $(JOBS) --target vexlake_program libvexlake.so vexlake_merged
 	@ln -sfn release/vexlake build/vexlake
 
 run: build ## build and serve LAKE (./lake) on 127.0.0.1, PORT (6390); a new lake gets the sample

@@ -10,6 +10,7 @@ foreach(source IN LISTS test_sources)
   add_executable(${target} ${source})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_options(${target} PRIVATE -Wno-sign-conversion)
+  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -Wno-shadow) # CHECK_OK nests
   target_link_libraries(${target} PRIVATE vex_flags vexlake_static carquet_headers PkgConfig::UV)
   if(module STREQUAL "resp" OR module STREQUAL "server" OR module STREQUAL "cli")
     if(TARGET vex_resp)

@@ -16,8 +16,10 @@ const char *vex_status_text(vex_status status) {
     return "unknown status";
 }
 
-static void error_fill(vex_error *err, vex_status status, int code, int64_t row, const char *format,
-                       va_list arguments) {
+__attribute__((format(printf, 5, 0))) static void error_fill(vex_error *err, vex_status status,
+                                                             int code, int64_t row,
+                                                             const char *format,
+                                                             va_list arguments) {
     if (err == NULL) {
         return;
     }

@@ -7,7 +7,8 @@
  *   bounded, and made to add up, first;
  * - it recurses and keeps paths by the depth of the schema, at most 64: eight here;
  * - it takes a column chunk by position in its row group: each row group has a chunk per leaf;
- * - it believes row counts of row groups, which size our batches.
+ * - it believes row counts of row groups, which size our batches;
+ * - it calls a page of no values damage; they are rare but legal, so they are refused by name.
  * Encryption is refused by name. Everything here only reads headers: no data is unpacked.
  *
  * The walk over the footer follows parquet.thrift
@@ -183,18 +184,18 @@ vex_status vexi_parquet_check_footer(vexi_span file, vex_error *err) {
     return check_metadata(vexi_span_of(end - 8 - size, size), err);
 }
 
-static vex_status chunk_damaged(const carquet_reader_t *reader, int32_t group, int32_t leaf,
-                                const char *how, vex_error *err) {
-    return vexi_fail(err, VEX_CORRUPT, "column %s, row group %d: %s",
-                     carquet_schema_column_name(carquet_reader_schema(reader), leaf), group, how);
+static vex_status chunk_damaged(const char *column, int32_t group, const char *how,
+                                vex_error *err) {
+    return vexi_fail(err, VEX_CORRUPT, "column %s, row group %d: %s", column, group, how);
 }
 
 vex_status vexi_parquet_check_chunk(const carquet_reader_t *reader, vexi_span file, int32_t group,
-                                    int32_t leaf, int64_t value_max, vex_error *err) {
+                                    int32_t leaf, const char *column, int64_t value_max,
+                                    vex_error *err) {
     carquet_column_chunk_metadata_t chunk;
     carquet_status_t status = carquet_reader_column_chunk_metadata(reader, group, leaf, &chunk);
     if (status != CARQUET_OK) {
-        return vexi_carquet_fail(status, NULL, "column chunk", err);
+        return vexi_carquet_fail(status, NULL, column, err);
     }
     int64_t start = chunk.data_page_offset;
     if (chunk.has_dictionary_page && chunk.dictionary_page_offset > 0 &&
@@ -203,10 +204,10 @@ vex_status vexi_parquet_check_chunk(const carquet_reader_t *reader, vexi_span fi
     }
     if (start < 4 || chunk.total_compressed_size < 0 || (uint64_t)start > file.size ||
         (uint64_t)chunk.total_compressed_size > file.size - (uint64_t)start) {
-        return chunk_damaged(reader, group, leaf, "it lies outside of the file", err);
+        return chunk_damaged(column, group, "it lies outside of the file", err);
     }
     if (chunk.num_values < 0 || chunk.num_values > value_max) {
-        return chunk_damaged(reader, group, leaf, "it has too many values", err);
+        return chunk_damaged(column, group, "it has too many values", err);
     }
     uint64_t offset = (uint64_t)start, end = offset + (uint64_t)chunk.total_compressed_size;
     int64_t values = 0;
@@ -215,21 +216,25 @@ vex_status vexi_parquet_check_chunk(const carquet_reader_t *reader, vexi_span fi
         vexi_span rest = {file.data + offset, (size_t)(end - offset)};
         vex_status parsed = vexi_page_header_read(rest, &header, err);
         if (parsed != VEX_OK) {
-            return chunk_damaged(reader, group, leaf, "malformed page header", err);
+            return chunk_damaged(column, group, "malformed page header", err);
         }
         bool data = header.kind == VEXI_PAGE_DATA || header.kind == VEXI_PAGE_DATA_V2;
         if (header.uncompressed_size > VEXI_PARQUET_PAGE_UNPACKED_MAX ||
             header.value_count > VEXI_PARQUET_PAGE_VALUES_MAX) {
-            return chunk_damaged(reader, group, leaf, "a page is larger than 1 GiB", err);
+            return chunk_damaged(column, group, "a page is larger than 1 GiB", err);
+        }
+        if (data && header.value_count == 0) {
+            return vexi_fail(err, VEX_UNSUPPORTED,
+                             "column %s, row group %d has a page of no values", column, group);
         }
         values += data ? header.value_count : 0;
         if (values > chunk.num_values) {
-            return chunk_damaged(reader, group, leaf, "its pages hold too many values", err);
+            return chunk_damaged(column, group, "its pages hold too many values", err);
         }
         offset += (uint64_t)header.size_bytes + header.compressed_size;
     }
     if (values != chunk.num_values) {
-        return chunk_damaged(reader, group, leaf, "its pages lack values", err);
+        return chunk_damaged(column, group, "its pages lack values", err);
     }
     return VEX_OK;
 }

@@ -104,9 +104,11 @@ enum {
 vex_status vexi_parquet_check_footer(vexi_span file, vex_error *err);
 
 /* Check the page headers of one column chunk: inside of the file, sizes and counts within the
- * limits, value counts that add up to the chunk's and to at most value_max. */
+ * limits, value counts that add up to the chunk's and to at most value_max. column names
+ * it in messages. */
 vex_status vexi_parquet_check_chunk(const carquet_reader_t *reader, vexi_span file, int32_t group,
-                                    int32_t leaf, int64_t value_max, vex_error *err);
+                                    int32_t leaf, const char *column, int64_t value_max,
+                                    vex_error *err);
 
 /* ---- Our own pages --------------------------------------------------------------------------- */
 

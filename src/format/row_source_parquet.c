@@ -391,7 +391,7 @@ static vex_status open_group(parquet_state *state, const vexi_row_source *source
                 value_max = INT64_MAX;
             }
             VEX_TRY(vexi_parquet_check_chunk(state->reader, source->file, group, leaf->index,
-                                             value_max, err));
+                                             leaf->name, value_max, err));
             carquet_error_t detail = CARQUET_ERROR_INIT;
             leaf->reader = carquet_reader_get_column(state->reader, group, leaf->index, &detail);
             if (leaf->reader == NULL) {
@@ -635,11 +635,11 @@ static vex_status convert(const parquet_leaf *leaf, const uint8_t *at, uint64_t 
         return VEX_OK;
     }
     case FROM_INT96: {
-        /* 2440588 is the Julian day of 1970-01-01; 32 bits of days cannot overflow. */
         int64_t nanos = (int64_t)vexi_get_u64(at);
-        int64_t days = (int64_t)vexi_get_u32(at + 8) - 2440588;
-        return __builtin_add_overflow(days * (int64_t)86400000000, floor_divide(nanos, 1000),
-                                      &out->as.int64)
+        int64_t days = (int64_t)vexi_get_u32(at + 8) - 2440588; /* Julian day of 1970-01-01 */
+        int64_t micros;
+        return __builtin_mul_overflow(days, (int64_t)86400000000, &micros) ||
+                       __builtin_add_overflow(micros, floor_divide(nanos, 1000), &out->as.int64)
                    ? time_overflow(leaf, row, err)
                    : VEX_OK;
     }

@@ -372,7 +372,7 @@ static vex_status file_lock(vexi_store *base, const char *name, vex_error *err) 
 }
 
 static void file_unlock(vexi_store *base) {
-    file_store *store = (file_store *)base;
+    vexi_file_store *store = (vexi_file_store *)base;
     pthread_mutex_lock(&store->mutex);
     vexi_disk_file *lock = store->lock;
     store->lock = NULL;

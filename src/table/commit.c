@@ -18,7 +18,7 @@
 #include "base/checksum.h"
 #include "format/deletion_vector.h"
 
-enum { COMMIT_ATTEMPT_MAX = 1000, PUT_RETRY_MAX = 3 };
+enum { COMMIT_ATTEMPT_MAX = 1000, PUT_TRY_MAX = 4 };
 
 /* ---- Reading ----------------------------------------------------------------------------------
  */
@@ -338,24 +338,23 @@ static vex_status read_back(vexi_core *core, const char *name, const vexi_buffer
     return status;
 }
 
+/* Put, and put the same bytes again while the outcome is unknown: VEX_EXISTS tells that what is
+ * there is durable, and reading it back whose it is. */
 static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buffer *bytes,
                                vex_error *err) {
     vexi_span part = vexi_span_of(bytes->data, bytes->size);
-    vex_status status = VEX_OK;
-    for (int i = 0; i < PUT_RETRY_MAX; i++) {
-        status = vexi_store_put_if_absent(core->store, name, &part, 1, err);
-        if (status == VEX_OK ||
-            (i == 0 && status != VEX_EXISTS && status != VEX_IO && status != VEX_UNKNOWN_OUTCOME)) {
-            return status;
-        }
-        vex_error back_error;
-        vex_status back = read_back(core, name, bytes, &back_error);
-        if (back == VEX_OK || back == VEX_EXISTS) {
-            if (back != VEX_OK && err != NULL) {
-                *err = back_error;
+    bool unknown = false;
+    for (int i = 0; i < PUT_TRY_MAX; i++) {
+        vex_status status = vexi_store_put_if_absent(core->store, name, &part, 1, err);
+        if (status == VEX_EXISTS) {
+            status = read_back(core, name, bytes, err);
+            if (status == VEX_OK || status == VEX_EXISTS) {
+                return status;
             }
-            return back;
+        } else if (status == VEX_OK || (!unknown && status != VEX_UNKNOWN_OUTCOME)) {
+            return status; /* done, or certainly not done */
         }
+        unknown = true;
     }
     return vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "commit %s", name);
 }

@@ -73,7 +73,7 @@ static bool filter_test_and_set(import_run *run, uint64_t hash) {
     bool seen = true;
     uint64_t step = (hash >> 32) | 1;
     for (int i = 0; i < FILTER_PROBES; i++, hash += step * 0x9e3779b97f4a7c15u) {
-        uint64_t bit = (uint64_t)(((unsigned __int128)hash * run->filter_bits) >> 64);
+        uint64_t bit = hash % run->filter_bits;
         seen = seen && vexi_bitmap_get(run->filter, bit);
         vexi_bitmap_set(run->filter, bit);
     }

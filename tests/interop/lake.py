@@ -1,5 +1,6 @@
 """What the interop tests share: a server over a lake, and a plain reading of a Delta log."""
 
+import base64
 import contextlib
 import json
 import os
@@ -8,7 +9,10 @@ import re
 import socket
 import subprocess
 import time
+import uuid
+import zlib
 
+import pyroaring
 import redis
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -72,3 +76,34 @@ def active_files(table, version=None):
 
 def newest_version(table):
     return max(int(path.stem) for path in (table / "_delta_log").glob("*.json"))
+
+
+Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+RFC1924 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
+
+
+def z85(text):
+    return base64.b85decode(text.encode().translate(bytes.maketrans(Z85, RFC1924)))
+
+
+def deleted_rows(table, add):
+    """The positions that a file's deletion vector hides, decoded as the protocol describes it."""
+    vector = add.get("deletionVector")
+    if vector is None:
+        return []
+    if vector["storageType"] == "u":
+        name = vector["pathOrInlineDv"]
+        identifier = uuid.UUID(bytes=z85(name[-20:]))
+        content = (table / name[:-20] / f"deletion_vector_{identifier}.bin").read_bytes()
+        begin = vector["offset"]
+        assert content[0] == 1 and int.from_bytes(content[begin:begin + 4], "big") == vector["sizeInBytes"]
+        data = content[begin + 4:begin + 4 + vector["sizeInBytes"]]
+        end = begin + 4 + len(data)
+        assert int.from_bytes(content[end:end + 4], "big") == zlib.crc32(data)
+    else:
+        assert vector["storageType"] == "i"
+        data = z85(vector["pathOrInlineDv"])[:vector["sizeInBytes"]]
+    assert int.from_bytes(data[:4], "little") == 1681511377
+    rows = list(pyroaring.BitMap64.deserialize(data[4:]))
+    assert len(rows) == vector["cardinality"]
+    return rows

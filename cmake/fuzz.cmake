@@ -1,0 +1,31 @@
+# One program per src/<module>/<name>_fuzz.c, fuzz_<name>, which defines LLVMFuzzerTestOneInput.
+# With VEX_FUZZ (clang) it is a libFuzzer program:
+#     build/fuzz/fuzz_resp -max_len=4096 tests/fuzz/corpus/resp
+# Else tests/fuzz/driver.c runs it over tests/fuzz/corpus/<name> and over small changes of those
+# files, as the test fuzz/<name>.
+file(GLOB fuzz_sources CONFIGURE_DEPENDS src/*/*_fuzz.c)
+foreach(source IN LISTS fuzz_sources)
+  get_filename_component(name ${source} NAME_WE)
+  string(REGEX REPLACE "_fuzz$" "" name ${name})
+  get_filename_component(folder ${source} DIRECTORY)
+  get_filename_component(module ${folder} NAME)
+  set(target fuzz_${name})
+  add_executable(${target} ${source})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_link_libraries(${target} PRIVATE vex_flags vexlake_static carquet_headers)
+  if(module STREQUAL "resp" OR module STREQUAL "server")
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:vex_resp>)
+  endif()
+  if(module STREQUAL "server")
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:vex_server>)
+    target_link_libraries(${target} PRIVATE PkgConfig::UV)
+  endif()
+  if(VEX_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  else()
+    target_sources(${target} PRIVATE tests/fuzz/driver.c)
+    add_test(NAME fuzz/${name} COMMAND ${target} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set_tests_properties(fuzz/${name} PROPERTIES TIMEOUT 900)
+  endif()
+endforeach()
