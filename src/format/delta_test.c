@@ -85,7 +85,14 @@ TEST(folder_names) {
     memset(longest, '/', sizeof longest);
     const char *folder;
     CHECK_OK(vexi_folder_name((vex_string){longest, VEX_NAME_SIZE_MAX}, &arena, &folder, &err));
-    CHECK_EQ(strlen(folder), VEX_NAME_SIZE_MAX * 3);
+    /* Too long for a file's name as ~hh: the long form, and back. */
+    CHECK_EQ(strlen(folder), 2 + (VEX_NAME_SIZE_MAX * 8 + 4) / 5);
+    CHECK(strncmp(folder, "~~", 2) == 0);
+    vex_string back;
+    CHECK_OK(vexi_folder_parse(folder, &arena, &back, &err));
+    CHECK(vexi_string_equal(back, (vex_string){longest, VEX_NAME_SIZE_MAX}));
+    CHECK_FAILS(VEX_INVALID, vexi_folder_parse("~~ge", &arena, &back, &err)); /* fits plainly */
+    CHECK_FAILS(VEX_INVALID, vexi_folder_parse("~~1", &arena, &back, &err));
     CHECK_FAILS(VEX_INVALID, vexi_folder_name((vex_string){longest, VEX_NAME_SIZE_MAX + 1}, &arena,
                                               &folder, &err));
     CHECK_FAILS(VEX_INVALID, vexi_name_check((vex_string){NULL, 0}, &err));

@@ -281,7 +281,7 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
                 if (status == VEX_OK && vexi_segment_check(segment, NULL) == VEX_OK) {
                     (void)vexi_prefix(&damage, loaded, "deletion vector of %s",
                                       vexi_segment_object_name(segment));
-                    vexi_segment_set_damage(segment, &damage);
+                    vexi_segment_set_damage(segment, loaded, &damage);
                 }
             }
         }

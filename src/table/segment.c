@@ -33,8 +33,11 @@ struct vexi_segment {
     uint32_t *slots; /* row + 1, 0 empty */
     uint64_t slot_count;
 
-    vex_error damage; /* status VEX_OK: none */
+    vex_error damage;
+    int damage_state; /* atomic: what `damage` holds */
 };
+
+enum { DAMAGE_NONE = 0, DAMAGE_WRITING = 1, DAMAGE_KNOWN = 2 };
 
 /* ---- Core and bits ----------------------------------------------------------------------------
  */
@@ -306,18 +309,22 @@ vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const cha
         return status;
     }
     if (status != VEX_OK) {
-        segment->damage = damage;
-        segment->damage.status = status;
-        vexi_log(env, 3, "damaged segment: %s", damage.message);
+        vexi_segment_set_damage(segment, status, &damage);
     }
     *out = segment;
     return VEX_OK;
 }
 
-void vexi_segment_set_damage(vexi_segment *segment, const vex_error *damage) {
-    VEX_ASSERT(segment->references == 1 && damage->status != VEX_OK);
-    segment->damage = *damage;
-    vexi_log(segment->core->env, 3, "damaged segment: %s", damage->message);
+void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage) {
+    VEX_ASSERT(status != VEX_OK);
+    int none = DAMAGE_NONE;
+    if (__atomic_compare_exchange_n(&segment->damage_state, &none, DAMAGE_WRITING, false,
+                                    __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) {
+        segment->damage = *damage;
+        segment->damage.status = status;
+        __atomic_store_n(&segment->damage_state, DAMAGE_KNOWN, __ATOMIC_RELEASE);
+        vexi_log(segment->core->env, 3, "damaged segment: %s", damage->message);
+    }
 }
 
 vexi_segment *vexi_segment_retain(vexi_segment *segment) {
@@ -373,7 +380,10 @@ const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment) {
 }
 
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err) {
-    if (segment->damage.status != VEX_OK && err != NULL) {
+    if (__atomic_load_n(&segment->damage_state, __ATOMIC_ACQUIRE) != DAMAGE_KNOWN) {
+        return VEX_OK;
+    }
+    if (err != NULL) {
         *err = segment->damage;
     }
     return segment->damage.status;

@@ -48,8 +48,9 @@ static inline bool vexi_bits_set(vexi_bits *bits, uint64_t bit) {
  * a segment; only VEX_MEMORY fails. */
 vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
                              const vexi_delta_add *add, vexi_segment **out, vex_error *err);
-/* Declare a segment damaged that nobody shares yet. */
-void vexi_segment_set_damage(vexi_segment *segment, const vex_error *damage);
+/* Declare a segment damaged: from now on every read of it fails like this. The first call counts.
+ */
+void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage);
 vexi_segment *vexi_segment_retain(vexi_segment *segment);
 void vexi_segment_release(vexi_segment *segment);
 

@@ -73,7 +73,13 @@ static vex_status hide_in_segment(const vexi_env *env, table_segment *entry, vex
     }
     bool found;
     uint64_t row;
-    VEX_TRY(vexi_segment_find(entry->segment, id, hash, &found, &row, err));
+    vex_error damage;
+    vex_status status = vexi_segment_find(entry->segment, id, hash, &found, &row, &damage);
+    if (status != VEX_OK) {
+        /* Which of its rows are hidden is unknown now: nobody may read it any more. */
+        vexi_segment_set_damage(entry->segment, status, &damage);
+        return VEX_OK;
+    }
     if (found && !vexi_bits_get(entry->hidden, row)) {
         VEX_TRY(bits_own(env, &entry->hidden, vexi_segment_row_count(entry->segment), err));
         vexi_bits_set(entry->hidden, row);
