@@ -32,7 +32,7 @@ check: build ## format, include arrows, banned functions, exports, a build by cl
 	@tools/setup test
 	@tools/check all
 
-bench: build ## measure; the figures of issue and README come from here
+bench: build ## run the benchmarks and print their figures
 	@tools/setup bench
 	@bench/run
 
@@ -40,7 +40,7 @@ torture: build ## every test with full counts of random trials: hours
 	@tools/setup test
 	@EFFORT=$(or $(filter-out 1,$(EFFORT)),20) tools/test
 
-install: build ## install under PREFIX (/usr/local), staged below DESTDIR if given
+install: ## after make build: install under PREFIX (/usr/local), staged below DESTDIR if given
 	@DESTDIR="$(DESTDIR)" cmake --install build/release --prefix "$(PREFIX)"
 
 clean: ## remove what was built, keep fetched sources and packages

@@ -22,6 +22,9 @@ static void mend(uint8_t *file, size_t size) {
         if (vexi_get_u64(p + 16) != UINT64_MAX) {
             vexi_put_u64(p + 16, at);
         }
+        if (vexi_get_u32(p + 68) >> 8 < record_size / 8) {
+            vexi_put_u32(p + 68, (uint32_t)(record_size / 8) << 8 | p[68]);
+        }
         vexi_put_u32(p + 72, vexi_crc32c(0, p + 80, record_size - 80));
         vexi_put_u32(p + 76, vexi_crc32c(0, p, 76));
         at += record_size;

@@ -20,20 +20,23 @@ bool vexi_word_is(vex_string text, const char *word) {
     return word[i] == '\0';
 }
 
-vex_status vexi_take_collection(const vex_string *arguments, uint32_t *count,
-                                vex_string *collection, vex_error *err) {
-    *collection = (vex_string){.data = "default", .size = 7};
-    if (*count < 2 || !vexi_word_is(arguments[*count - 2], "IN")) {
-        return VEX_OK;
-    }
-    vex_string name = arguments[*count - 1];
-    *count -= 2;
+static vex_status check_collection(vex_string name, vex_string *collection, vex_error *err) {
     if (name.size == 0 || name.size > VEX_NAME_SIZE_MAX) {
         return vexi_fail(err, VEX_INVALID, "a collection's name is 1 to %u bytes, not %zu",
                          VEX_NAME_SIZE_MAX, name.size);
     }
     *collection = name;
     return VEX_OK;
+}
+
+vex_status vexi_take_collection(const vex_string *arguments, uint32_t *count,
+                                vex_string *collection, vex_error *err) {
+    *collection = (vex_string){.data = "default", .size = 7};
+    if (*count < 2 || !vexi_word_is(arguments[*count - 2], "IN")) {
+        return VEX_OK;
+    }
+    *count -= 2;
+    return check_collection(arguments[*count + 1], collection, err);
 }
 
 vex_status vexi_collection_of(const vex_string *arguments, uint32_t count, vex_string *collection,
@@ -152,7 +155,9 @@ vex_status vexi_parse_set(const vex_string *arguments, uint32_t count, vexi_set_
 vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
                              vexi_search_arguments *out, vex_error *err) {
     *out = (vexi_search_arguments){0};
+    uint32_t given = count;
     VEX_TRY(vexi_take_collection(arguments, &count, &out->collection, err));
+    bool has_collection = count != given;
     uint32_t i = 0;
     if (count > 0 && vexi_word_is(arguments[0], "ID")) {
         out->by_id = true;
@@ -193,6 +198,9 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
             out->columns = &arguments[i + 2];
             out->column_count = n;
             i += n + 1;
+        } else if (vexi_word_is(arguments[i], "IN") && i + 1 < count && !has_collection) {
+            has_collection = true;
+            VEX_TRY(check_collection(arguments[++i], &out->collection, err));
         } else {
             return unknown_option("VSEARCH", arguments[i], err);
         }

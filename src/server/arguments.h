@@ -46,7 +46,8 @@ vex_status vexi_parse_set(const vex_string *arguments, uint32_t count, vexi_set_
                           vex_error *err);
 
 /* VSEARCH vector|ID id k [NPROBE n] [EXACT] [PARTIAL] [RETURN n column...] [WITHVECTORS] [RAW]
- * [IN c] */
+ * [IN c]
+ * Behind k there are only options, so IN may stand anywhere among them, not only last. */
 typedef struct vexi_search_arguments {
     vex_string collection;
     vex_string query; /* the vector, or the id where by_id */
