@@ -255,7 +255,9 @@ void flush_run(void *argument) {
     uint64_t interval_ns = (uint64_t)table->lake->config.flush_interval_ms * 1000000u;
     pthread_mutex_lock(&table->state_lock);
     bool any = table->active.memtable != NULL && vexi_memtable_count(table->active.memtable) > 0;
-    bool old = any && vexi_monotonic_ns(env) - table->active_since_ns >= interval_ns;
+    bool old =
+        any && (table->flush_now || vexi_monotonic_ns(env) - table->active_since_ns >= interval_ns);
+    table->flush_now = false;
     pthread_mutex_unlock(&table->state_lock);
     vex_error error;
     pthread_mutex_lock(&table->commit_lock);

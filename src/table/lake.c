@@ -371,6 +371,18 @@ vex_status vexi_lake_flush(vexi_lake *lake, vex_error *err) {
     return tables_each(lake, vexi_table_flush, err);
 }
 
+void lake_log_lost(void *argument) {
+    vexi_lake *lake = argument;
+    pthread_rwlock_rdlock(&lake->tables_lock);
+    for (size_t i = 0; i < lake->table_count; i++) {
+        pthread_mutex_lock(&lake->tables[i]->state_lock);
+        lake->tables[i]->flush_now = true;
+        pthread_mutex_unlock(&lake->tables[i]->state_lock);
+        vexi_submit(lake->core->env, &lake->tables[i]->flush_task, 0);
+    }
+    pthread_rwlock_unlock(&lake->tables_lock);
+}
+
 static vex_status refresh_table(vexi_table *table, vex_error *err) {
     (void)err;
     vex_error error;

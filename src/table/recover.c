@@ -434,7 +434,9 @@ static vex_status start_log(recovery *r, vex_error *err) {
     }
     vexi_wal_config config = {.durability = lake->config.durability,
                               .sync_interval_ms = lake->config.sync_interval_ms,
-                              .file_size_bytes = lake->config.log_size_bytes};
+                              .file_size_bytes = lake->config.log_size_bytes,
+                              .lost = lake_log_lost,
+                              .context = lake};
     VEX_TRY(vexi_wal_create(env, lake->core->store, &config, lake->wal_uuid, number,
                             r->sequence_max + 1, cut, old, old_count, &lake->wal, err));
     /* Files that hold nothing uncommitted go now. */

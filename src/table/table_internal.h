@@ -69,6 +69,7 @@ struct vexi_table {
     table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments */
     size_t sealed_count;
     table_memtable active;    /* as segments; .memtable may be NULL    */
+    bool flush_now;           /* by the next background flush; state lock */
     uint64_t active_since_ns; /* when its first row came; state lock */
     uint64_t reserved_rows;   /* promised to writes that are in the log queue; state lock   */
     int64_t version;      /* of the published segments; state lock                               */
@@ -159,5 +160,7 @@ vex_status lake_recover(vexi_lake *lake, vex_error *err);
 /* Add a table (reference taken on success), in place of a dropped one of its name. */
 vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
 vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
+/* Acknowledged rows are in memtables alone: flush all of them now. argument is the lake. */
+void lake_log_lost(void *argument);
 
 #endif

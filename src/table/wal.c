@@ -41,6 +41,7 @@ struct vexi_wal {
     uint64_t next_sequence;
     uint64_t next_number; /* of the next file; spent even if making it fails */
     bool broken;          /* an append or sync failed: begin a new file first */
+    bool sync_failed;     /* of the current file: a second sync would prove nothing */
     bool sync_queued;     /* interval durability */
     vexi_task sync_task;
 };
@@ -99,6 +100,7 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
     wal->size = sizeof bytes;
     wal->synced_size = sizeof bytes;
     wal->broken = false;
+    wal->sync_failed = false;
     pthread_mutex_lock(&wal->mutex);
     if (wal->current != NULL) {
         wal->current->next = file;
@@ -239,21 +241,32 @@ static void group_fail(vexi_wal_write *group, vex_status status, const vex_error
     }
 }
 
+/* Make what was acknowledged in the current file durable, before a new file says that it counts.
+ * What cannot be synced does not count any more; with interval durability it was acknowledged. */
+static void current_settle(vexi_wal *wal) {
+    if (wal->synced_size == wal->size) {
+        return;
+    }
+    vex_error error = {.message = "an earlier sync failed"};
+    if (!wal->sync_failed && vexi_store_log_sync(wal->log, &error) == VEX_OK) {
+        wal->synced_size = wal->size;
+        return;
+    }
+    vexi_log(wal->env, 3, "log: %llu acknowledged bytes are not on disk: %s",
+             (unsigned long long)(wal->size - wal->synced_size), error.message);
+    wal->size = wal->synced_size;
+    wal->broken = true;
+    wal->sync_failed = true;
+    wal->config.lost(wal->config.context);
+}
+
 /* Append, sync and apply one group; sets the writes' statuses. Runs without the mutex, as leader.
  */
 static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
     vex_error error = {.message = ""};
     vex_status status = VEX_OK;
     if (wal->broken || wal->size >= wal->config.file_size_bytes) {
-        /* A broken file's cut is what was synced; a full one counts whole. */
-        if (!wal->broken && wal->synced_size < wal->size) {
-            status = vexi_store_log_sync(wal->log, &error);
-            if (status == VEX_OK) {
-                wal->synced_size = wal->size;
-            } else {
-                wal->broken = true;
-            }
-        }
+        current_settle(wal);
         status = file_begin(wal, wal->synced_size, &error);
         if (status != VEX_OK && wal->broken) {
             group_fail(group, status, &error, "write refused, no new log file");
@@ -291,11 +304,10 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
             wal->next_sequence += w->record_count;
         }
         wal->broken = true;
-        uint64_t cut =
-            wal->config.durability == VEX_DURABILITY_ALWAYS ? wal->synced_size : wal->size;
-        wal->synced_size = cut;
+        wal->sync_failed = wal->sync_failed || appended;
+        current_settle(wal);
         vex_error begin_error;
-        vex_status begin = file_begin(wal, cut, &begin_error);
+        vex_status begin = file_begin(wal, wal->synced_size, &begin_error);
         if (begin == VEX_OK || (!appended && status == VEX_FULL)) {
             /* Either the cut is durable, or the disk took only a part: a part of a group never
              * replays, and nothing more is appended to this file. */
@@ -403,17 +415,8 @@ static void sync_run(void *argument) {
     }
     wal->leading = true;
     pthread_mutex_unlock(&wal->mutex);
-    if (!wal->broken && wal->log != NULL && wal->synced_size < wal->size) {
-        vex_error error;
-        if (vexi_store_log_sync(wal->log, &error) == VEX_OK) {
-            wal->synced_size = wal->size;
-        } else {
-            /* What was acknowledged since the last sync may be lost with a crash, as this mode
-             * says; what is whole in the file still counts. */
-            vexi_log(wal->env, 3, "log: %s", error.message);
-            wal->broken = true;
-            wal->synced_size = wal->size;
-        }
+    if (wal->log != NULL) {
+        current_settle(wal);
     }
     pthread_mutex_lock(&wal->mutex);
     wal->leading = false;

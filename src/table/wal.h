@@ -46,6 +46,10 @@ typedef struct vexi_wal_config {
     vex_durability durability;
     uint32_t sync_interval_ms;
     uint64_t file_size_bytes;
+    /* Interval durability: a sync failed, so what was acknowledged since the last one is in
+     * memtables alone. Called by a writer or the sync task, without the log's lock. */
+    void (*lost)(void *context);
+    void *context;
 } vexi_wal_config;
 
 /* What recovery learned about a file that is still there. */
