@@ -236,6 +236,7 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
     }
     vex_status status = VEX_OK;
     size_t count = 0;
+    bool fresh = false;
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
         const vexi_delta_add *add = &delta->files[i].add;
         table_segment *entry = &segments[count];
@@ -291,8 +292,13 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
         }
         *entry = (table_segment){.segment = segment, .deleted = deleted, .dv_hash = hash};
         count++;
-        if (old == NULL && vexi_segment_is_foreign(segment)) {
-            status = foreign_hide(table, segments, count - 1, err);
+        fresh = true;
+    }
+    /* Entries that are reused know what foreign files hide in them; with a fresh one among them it
+     * is worked out again, which finds little to change. */
+    for (size_t i = 0; i < count && fresh && status == VEX_OK; i++) {
+        if (vexi_segment_is_foreign(segments[i].segment)) {
+            status = foreign_hide(table, segments, i, err);
         }
     }
     if (status != VEX_OK) {

@@ -283,6 +283,16 @@ static vex_status resolve_segment(vexi_table *table, table_segment *segment, siz
     return VEX_OK;
 }
 
+/* Whether every bit of b is in a. */
+static bool bits_contain(const vexi_bits *a, const vexi_bits *b) {
+    for (uint64_t bit = 0; b != NULL && bit < b->bit_count; bit++) {
+        if (vexi_bits_get(b, bit) && !vexi_bits_get(a, bit)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
                          size_t flushed_count, int64_t version, vex_error *err) {
     const vexi_env *env = table->core->env;
@@ -297,7 +307,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
             }
         }
         entry->hidden = vexi_bits_retain(entry->deleted);
-        if (old == NULL) {
+        /* Another engine may have brought rows back: then nothing of the old bits counts. */
+        if (old == NULL || !bits_contain(entry->deleted, old->deleted)) {
             status = resolve_segment(table, entry, flushed_count, err);
             continue;
         }
