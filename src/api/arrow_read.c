@@ -80,7 +80,7 @@ static vex_status vector_format_read(const struct ArrowSchema *field, vexi_arrow
             return vexi_fail(err, VEX_INVALID, "column 'vector': lists of %.16s values",
                              field->format + 3);
         }
-        if (*digit != '\0') {
+        if (*digit != '\0' || digit == field->format + 3) {
             return type_wrong(field, wanted, err);
         }
     } else {

@@ -248,4 +248,249 @@ TEST(round_trips) {
     }
 }
 
-TEST_MAIN(RUN(round_trips))
+/* What a point read may touch: under 16 KiB for each column of ordinary rows, whatever the data,
+ * and one value's page where the value is larger. */
+TEST(pages_are_small) {
+    uint64_t seed = vex_test_seed(3);
+    table t;
+    table_make(&t, &seed, 12000, 4, 6, 10, 60, 200);
+    segment s;
+    segment_make(&s, &t);
+    size_t slots = (size_t)s.layout.column_count * s.layout.row_group_count;
+    CHECK(s.layout.row_group_count == 2 && s.layout.page_first[slots] > 100);
+    for (uint32_t p = 0; p < s.layout.page_first[slots]; p++) {
+        CHECK(s.layout.pages[p].size_bytes < 16384);
+    }
+    segment_drop(&s);
+    table_drop(&t);
+
+    table_make(&t, &seed, 50, 4, 0, 0, 10, 200000);
+    segment_make(&s, &t);
+    uint32_t first = s.layout.page_first[VEXI_COLUMN_PAYLOAD * s.layout.row_group_count];
+    uint32_t end = s.layout.page_first[(VEXI_COLUMN_PAYLOAD + 1) * s.layout.row_group_count];
+    CHECK(end - first >= 25);
+    for (uint32_t p = first; p < end; p++) {
+        const vexi_page *page = &s.layout.pages[p];
+        size_t values = 0;
+        for (uint32_t r = 0; r < page->row_count; r++) {
+            values += t.rows[page->first_row + r].payload.size + 4;
+        }
+        CHECK(page->row_count == 1 || values <= 16384);
+        CHECK(page->size_bytes <= values + 128);
+    }
+    segment_drop(&s);
+    table_drop(&t);
+}
+
+TEST(no_rows) {
+    uint64_t seed = 1;
+    table t;
+    table_make(&t, &seed, 0, 4, 6, 0, 10, 10);
+    segment s;
+    segment_make(&s, &t);
+    CHECK_EQ(s.layout.row_count, 0);
+    CHECK_EQ(s.layout.row_group_count, 0);
+    uint64_t seen = 1;
+    CHECK_OK(vexi_segment_verify(vex_test_env(), &t.schema, &s.layout,
+                                 vexi_span_of(s.file.data, s.file.size), &seen, &err));
+    CHECK_EQ(seen, 0);
+    check_decode(&t, &s, NULL, 0, true);
+    segment_drop(&s);
+    table_drop(&t);
+}
+
+/* A schema that gained columns after the file was written: nulls. */
+TEST(missing_columns_are_null) {
+    uint64_t seed = vex_test_seed(5);
+    table t;
+    table_make(&t, &seed, 100, 2, 1, 0, 10, 10);
+    segment s;
+    segment_make(&s, &t);
+    t.schema.column_count = 3;
+    uint32_t columns[] = {VEXI_COLUMN_TYPED + 2, VEXI_COLUMN_TYPED};
+    uint64_t rows[] = {0, 50, 99};
+    vexi_arena arena;
+    vexi_arena_init(&arena, vex_test_env());
+    vexi_piece *pieces;
+    size_t piece_count;
+    CHECK_OK(
+        vexi_segment_plan(&s.layout, columns, 2, rows, 3, &arena, &pieces, &piece_count, &err));
+    CHECK_EQ(piece_count, 1);
+    vexi_cell cells[6];
+    uint64_t pages = 0, bytes = 0;
+    CHECK_OK(vexi_segment_decode(vex_test_env(), &t.schema, &s.layout, s.file.data, NULL, 0,
+                                 columns, 2, rows, 3, &arena, cells, &pages, &bytes, &err));
+    CHECK_EQ(pages, 1);
+    for (size_t i = 0; i < 3; i++) {
+        CHECK(cells[i].is_null);
+        check_cell(&t, VEXI_COLUMN_TYPED, rows[i], &cells[3 + i]);
+    }
+    uint64_t beyond[] = {100};
+    CHECK_FAILS(VEX_INVALID, vexi_segment_plan(&s.layout, columns, 2, beyond, 1, &arena, &pieces,
+                                               &piece_count, &err));
+    vexi_arena_deinit(&arena);
+    segment_drop(&s);
+    table_drop(&t);
+}
+
+/* Every changed byte is found by the verifier: it lies in a page, in a page's header or in the
+ * footer. Vectors of one flipped bit are under a page checksum too. */
+TEST(verify_finds_damage) {
+    uint64_t seed = vex_test_seed(9);
+    table t;
+    table_make(&t, &seed, 300, 4, 6, 20, 30, 60);
+    segment s;
+    segment_make(&s, &t);
+    uint64_t seen, trials = vex_test_effort(400), unseen = 0;
+    for (uint64_t i = 0; i < trials; i++) {
+        size_t at = vex_test_below(&seed, s.file.size);
+        uint8_t was = s.file.data[at];
+        s.file.data[at] = (uint8_t)(was ^ (1u << vex_test_below(&seed, 8)));
+        vex_error err = {0};
+        vex_status status =
+            vexi_segment_verify(vex_test_env(), &t.schema, &s.layout,
+                                vexi_span_of(s.file.data, s.file.size), &seen, &err);
+        s.file.data[at] = was;
+        if (status == VEX_OK) {
+            unseen++; /* a page header's encoding of levels, say, that nobody reads */
+        } else {
+            CHECK(err.message[0] != '\0' && seen == 0);
+        }
+    }
+    printf("    %d of %d changes had no effect\n", (int)unseen, (int)trials);
+    CHECK(unseen * 100 <= trials * 2);
+    CHECK_FAILS(VEX_CORRUPT,
+                vexi_segment_verify(vex_test_env(), &t.schema, &s.layout,
+                                    vexi_span_of(s.file.data, s.file.size - 1), &seen, &err));
+    segment_drop(&s);
+    table_drop(&t);
+}
+
+/* Decoding damaged pages: an error or the same values, never others, never a crash. */
+TEST(decode_finds_damage) {
+    uint64_t seed = vex_test_seed(10);
+    table t;
+    table_make(&t, &seed, 200, 1, 6, 20, 30, 60);
+    segment s;
+    segment_make(&s, &t);
+    uint64_t failed = 0, trials = vex_test_effort(400);
+    for (uint64_t i = 0; i < trials; i++) {
+        size_t at = vex_test_below(&seed, s.layout.footer_offset);
+        uint8_t was = s.file.data[at];
+        s.file.data[at] = (uint8_t)vex_test_random(&seed);
+        for (uint32_t c = 0; c < s.layout.column_count; c++) {
+            uint64_t rows[200], pages = 0, bytes = 0;
+            vexi_cell cells[200];
+            for (uint64_t r = 0; r < 200; r++) {
+                rows[r] = r;
+            }
+            vexi_arena arena;
+            vexi_arena_init(&arena, vex_test_env());
+            vex_error err = {0};
+            vex_status status =
+                vexi_segment_decode(vex_test_env(), &t.schema, &s.layout, s.file.data, NULL, 0, &c,
+                                    1, rows, 200, &arena, cells, &pages, &bytes, &err);
+            if (status == VEX_OK) {
+                for (uint64_t r = 0; r < 200; r++) {
+                    check_cell(&t, c, r, &cells[r]);
+                }
+            } else {
+                CHECK(status == VEX_CORRUPT);
+                failed++;
+            }
+            vexi_arena_deinit(&arena);
+        }
+        s.file.data[at] = was;
+    }
+    CHECK(failed > trials / 4);
+    segment_drop(&s);
+    table_drop(&t);
+}
+
+/* A buffer too small says so, and out->size is 0 again. */
+TEST(limits) {
+    uint64_t seed = vex_test_seed(4);
+    table t;
+    table_make(&t, &seed, 100, 4, 6, 20, 30, 60);
+    for (size_t limit = 0; limit < 20000; limit += 777) {
+        vexi_buffer out;
+        vexi_buffer_init(&out, vex_test_env(), limit);
+        vexi_arena arena;
+        vexi_arena_init(&arena, vex_test_env());
+        vexi_segment_layout layout;
+        vex_error err = {0};
+        vex_status status = vexi_segment_write(vex_test_env(), &t.schema, t.pointers, t.row_count,
+                                               &out, &arena, &layout, &err);
+        CHECK(status == VEX_OK || status == VEX_LIMIT || status == VEX_MEMORY);
+        CHECK(status == VEX_OK ? out.size == layout.file_size : out.size == 0);
+        CHECK(limit != 0 || status == VEX_LIMIT);
+        CHECK(limit < 19000 || status == VEX_OK);
+        vexi_buffer_deinit(&out);
+        vexi_arena_deinit(&arena);
+    }
+    table_drop(&t);
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------- */
+
+/* An environment whose n-th allocation fails. */
+typedef struct failing {
+    vexi_env env;
+    int left;
+} failing;
+
+static void *failing_allocate(void *context, size_t alignment, size_t size) {
+    failing *f = context;
+    const vexi_env *system = vex_test_env();
+    return f->left-- == 0 ? NULL : system->allocate(system->context, alignment, size);
+}
+
+static void failing_release(void *context, void *pointer) {
+    (void)context;
+    vex_test_env()->release(vex_test_env()->context, pointer);
+}
+
+TEST(memory_failures) {
+    uint64_t seed = vex_test_seed(6);
+    table t;
+    table_make(&t, &seed, 500, 4, 6, 20, 30, 60);
+    failing f = {.env = *vex_test_env()};
+    f.env.context = &f;
+    f.env.allocate = failing_allocate;
+    f.env.release = failing_release;
+    bool done = false;
+    int n = 0;
+    for (; !done; n++) {
+        CHECK(n < 10000);
+        f.left = n;
+        vexi_buffer out;
+        vexi_buffer_init(&out, &f.env, LIMIT);
+        vexi_arena arena;
+        vexi_arena_init(&arena, &f.env);
+        vexi_segment_layout layout;
+        uint64_t seen = 0;
+        vex_status status = vexi_segment_write(&f.env, &t.schema, t.pointers, t.row_count, &out,
+                                               &arena, &layout, NULL);
+        if (status == VEX_OK) {
+            status = vexi_segment_verify(&f.env, &t.schema, &layout,
+                                         vexi_span_of(out.data, out.size), &seen, NULL);
+        }
+        uint64_t rows[] = {3, 400}, pages = 0, bytes = 0;
+        uint32_t columns[] = {0, 1, 2, 3, 4, 5, 6, 7};
+        vexi_cell cells[16];
+        if (status == VEX_OK) {
+            status = vexi_segment_decode(&f.env, &t.schema, &layout, out.data, NULL, 0, columns, 8,
+                                         rows, 2, &arena, cells, &pages, &bytes, NULL);
+        }
+        CHECK(status == VEX_OK || status == VEX_MEMORY);
+        done = f.left >= 0;
+        CHECK(done == (status == VEX_OK) || f.left < 0);
+        vexi_buffer_deinit(&out);
+        vexi_arena_deinit(&arena);
+    }
+    CHECK(n > 5);
+    table_drop(&t);
+}
+
+TEST_MAIN(RUN(round_trips); RUN(pages_are_small); RUN(no_rows); RUN(missing_columns_are_null);
+          RUN(verify_finds_damage); RUN(decode_finds_damage); RUN(limits); RUN(memory_failures))

@@ -3,7 +3,8 @@
  * First by the layout: footer checksum, then every page it names opened and walked to its last
  * value, the rows of each column adding up. Then as a foreign engine would: carquet opens the file
  * by its footer and decodes every value of every column, ids and vectors included, whose pages the
- * layout does not list; it checks the page checksums as it goes. */
+ * layout does not list; it checks the page checksums as it goes. Page headers are under no
+ * checksum, so what carquet is given passes the checks for foreign files first. */
 #include "base/checksum.h"
 #include "format/parquet_internal.h"
 
@@ -111,6 +112,7 @@ static vex_status verify_foreign(const vexi_env *env, const vexi_schema *schema,
         status = vexi_no_memory(err, READ_VALUES * sizeof(carquet_byte_array_t));
         goto done;
     }
+    VEX_TRY_GOTO(status, done, vexi_parquet_check_footer(file, err));
     reader = carquet_reader_open_buffer(file.data, file.size, &options, &detail);
     if (reader == NULL) {
         status = vexi_carquet_fail(detail.code, &detail, "footer", err);
@@ -126,6 +128,12 @@ static vex_status verify_foreign(const vexi_env *env, const vexi_schema *schema,
     for (int32_t g = 0; g < (int32_t)layout->row_group_count; g++) {
         for (int32_t leaf = 0; leaf < leaves; leaf++) {
             uint64_t rows = 0;
+            int64_t value_max = (int64_t)layout->row_groups[g].row_count * schema->dimension;
+            VEX_TRY_GOTO(status, done,
+                         vexi_parquet_check_chunk(
+                             reader, file, g, leaf,
+                             carquet_schema_column_name(carquet_reader_schema(reader), leaf),
+                             value_max, err));
             memset(repetitions, 0, READ_VALUES * sizeof *repetitions);
             VEX_TRY_GOTO(status, done,
                          read_chunk(reader, g, leaf, values, definitions, repetitions, &rows, err));

@@ -184,7 +184,7 @@ TEST(float_texts) {
                  {"1.000000059604644775390625]", 26, 1.0f},
                  {"0.000000000000000000000000000000000000000000001]", 47, 1e-45f},
                  {"100000000000000000000000000000000000000e-38]", 43, 1.0f},
-                 {"3.4028236e38]", 12, 3.4028235e38f}};
+                 {"3.4028235e38]", 12, 3.4028235e38f}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         float value;
         size_t size = vexi_parse_float(cases[i].text, strlen(cases[i].text), &value);

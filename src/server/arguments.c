@@ -186,7 +186,7 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
             if (i + 1 == count) {
                 return vexi_fail(err, VEX_INVALID, "RETURN needs a count and that many columns");
             }
-            uint32_t n;
+            uint32_t n = 0;
             VEX_TRY(parse_count(arguments[i + 1], "the count of RETURN", 1, RETURN_MAX, &n, err));
             if (n > count - i - 2) {
                 return vexi_fail(err, VEX_INVALID, "RETURN %u is followed by %u columns", n,

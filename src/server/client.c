@@ -9,7 +9,11 @@
  * Output. Replies gather in `output`; after each pass over the input they are written at once
  * (uv_try_write), and what the socket does not take is handed to uv_write. A client that does not
  * read its replies is not read from either, so at most one pass' replies pile up; a single pass
- * beyond output-buffer-limit ends the connection. */
+ * beyond output-buffer-limit ends the connection.
+ *
+ * End. A socket that is closed while the peer still sends is reset, and the last reply may be lost
+ * on the way. So a connection that the server ends lingers: our side is shut down, what still comes
+ * is thrown away, until the peer closes too or two seconds have gone. */
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +28,8 @@
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out);
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf);
 static void flush_output(vexi_client *client);
+
+#define LINGER_NS UINT64_C(2000000000)
 
 /* ---- Input memory ---------------------------------------------------------------------------- */
 
@@ -126,6 +132,9 @@ static void on_closed(uv_handle_t *handle) {
 void vexi_client_close(vexi_client *client) {
     if (!client->closing) {
         client->closing = true;
+        if (client->linger_until_ns != 0 && --client->server->linger_count == 0) {
+            uv_timer_stop(&client->server->linger_timer);
+        }
         client->reading = false;
         uv_close((uv_handle_t *)&client->tcp, on_closed);
     }
@@ -144,6 +153,46 @@ static void set_reading(vexi_client *client, bool wanted) {
     } else {
         uv_read_stop((uv_stream_t *)&client->tcp);
     }
+}
+
+static void on_shut_down(uv_shutdown_t *request, int status) {
+    if (status != 0 && status != UV_ECANCELED) {
+        vexi_client_close(request->data);
+    }
+}
+
+static void on_linger_timer(uv_timer_t *timer) {
+    vexi_server *server = timer->data;
+    uint64_t now = vexi_monotonic_ns(server->env);
+    for (vexi_client *client = server->clients; client != NULL; client = client->next) {
+        if (client->linger_until_ns != 0 && client->linger_until_ns <= now) {
+            vexi_client_close(client);
+        }
+    }
+}
+
+/* All replies are sent: end the connection. */
+static void end_client(vexi_client *client) {
+    vexi_server *server = client->server;
+    if (client->ended || server->draining) {
+        vexi_client_close(client);
+        return;
+    }
+    if (client->linger_until_ns != 0) {
+        return;
+    }
+    client->linger_until_ns = vexi_monotonic_ns(server->env) + LINGER_NS;
+    if (server->linger_count++ == 0) {
+        server->linger_timer.data = server;
+        uv_timer_start(&server->linger_timer, on_linger_timer, 250, 250);
+    }
+    client->shutdown.data = client;
+    if (uv_shutdown(&client->shutdown, (uv_stream_t *)&client->tcp, on_shut_down) != 0) {
+        vexi_client_close(client);
+        return;
+    }
+    give_input(client);
+    set_reading(client, true);
 }
 
 static void name_address(vexi_client *client) {
@@ -275,7 +324,7 @@ static void flush_output(vexi_client *client) {
         }
     }
     if (client->close_after && client->runs == NULL) {
-        vexi_client_close(client);
+        end_client(client);
     }
 }
 
@@ -299,6 +348,13 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf) {
     (void)buf;
     vexi_client *client = stream->data;
     if (client == NULL || client->closing) {
+        return;
+    }
+    if (client->linger_until_ns != 0) {
+        client->input_size = 0;
+        if (size < 0) {
+            vexi_client_close(client);
+        }
         return;
     }
     if (size < 0) {
@@ -383,6 +439,12 @@ void vexi_client_process(vexi_client *client) {
         }
         return;
     }
+    if (client->linger_until_ns != 0) {
+        if (client->server->draining) {
+            vexi_client_close(client);
+        }
+        return;
+    }
     /* A client that does not read its replies gets no further. */
     while (client->writing == NULL && !client->close_after && !client->output.failed) {
         if (client->batch == NULL && (client->server->draining || !parse_batch(client))) {
@@ -416,7 +478,7 @@ void vexi_client_process(vexi_client *client) {
         client->close_after = true;
     }
     flush_output(client);
-    if (!client->closing) {
+    if (!client->closing && client->linger_until_ns == 0) {
         set_reading(client,
                     !client->ended && !client->close_after && !client->broken &&
                         client->writing == NULL && !client->server->draining &&

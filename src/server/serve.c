@@ -73,7 +73,7 @@ static void on_connection(uv_stream_t *listener, int status) {
 static vex_status listen_on(vexi_server *server, vex_error *err) {
     const vexi_settings *settings = &server->settings;
     struct sockaddr_storage address;
-    bool loopback;
+    bool loopback = false;
     VEX_TRY(parse_address(settings, &address, &loopback, err));
     if (!loopback && settings->requirepass[0] == '\0') {
         return vexi_fail(err, VEX_INVALID,
@@ -150,6 +150,7 @@ void vexi_server_drain_step(vexi_server *server) {
     vexi_pool_close(server->pool);
     close_handle((uv_handle_t *)&server->turn_end);
     close_handle((uv_handle_t *)&server->drain_timer);
+    close_handle((uv_handle_t *)&server->linger_timer);
     close_handle((uv_handle_t *)&server->signals[0]);
     close_handle((uv_handle_t *)&server->signals[1]);
 }
@@ -202,6 +203,7 @@ static vex_status start(vexi_server *server, vex_error *err) {
     VEX_ASSERT(uv_tcp_init(&server->loop, &server->listener) == 0);
     VEX_ASSERT(uv_check_init(&server->loop, &server->turn_end) == 0);
     VEX_ASSERT(uv_timer_init(&server->loop, &server->drain_timer) == 0);
+    VEX_ASSERT(uv_timer_init(&server->loop, &server->linger_timer) == 0);
     VEX_ASSERT(uv_signal_init(&server->loop, &server->signals[0]) == 0);
     VEX_ASSERT(uv_signal_init(&server->loop, &server->signals[1]) == 0);
     server->listener.data = server;
@@ -231,6 +233,7 @@ static void stop(vexi_server *server) {
     close_handle((uv_handle_t *)&server->listener);
     close_handle((uv_handle_t *)&server->turn_end);
     close_handle((uv_handle_t *)&server->drain_timer);
+    close_handle((uv_handle_t *)&server->linger_timer);
     close_handle((uv_handle_t *)&server->signals[0]);
     close_handle((uv_handle_t *)&server->signals[1]);
     uv_run(&server->loop, UV_RUN_DEFAULT);

@@ -152,8 +152,10 @@ struct vexi_client {
 
     vexi_buffer output; /* replies that are not yet given to the socket */
     uv_write_t write;
-    uint8_t *writing;    /* memory of the write under way, or NULL */
-    size_t writing_size; /* its bytes */
+    uv_shutdown_t shutdown;
+    uint64_t linger_until_ns; /* not 0: the connection is ended, and waits for the peer */
+    uint8_t *writing;         /* memory of the write under way, or NULL */
+    size_t writing_size;      /* its bytes */
 
     vexi_resp_protocol protocol;
     bool authenticated;
@@ -217,6 +219,8 @@ struct vexi_server {
     uv_signal_t signals[2];
     uv_check_t turn_end;
     uv_timer_t drain_timer;
+    uv_timer_t linger_timer;
+    size_t linger_count;
     vexi_pool *pool;
     uint32_t port;
     uint64_t next_client_id;

@@ -166,7 +166,8 @@ static vex_status deleted_own(const vexi_env *env, table_segment *entry, vex_err
 }
 
 /* A file that another engine added: its rows hide older rows of their ids, and of two rows with one
- * id in it the later counts. */
+ * id in it the later counts. The log does not say so until our next commit does: a row must not come
+ * back when the one that hid it is deleted in its turn. */
 static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_t position,
                                vex_error *err) {
     const vexi_env *env = table->core->env;
@@ -197,6 +198,7 @@ static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_
             if (!owned) {
                 status = deleted_own(env, foreign, err);
                 owned = true;
+                foreign->unstored = true;
             }
             if (status == VEX_OK) {
                 vexi_bits_set(foreign->deleted, row);
@@ -212,6 +214,7 @@ static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_
                 if (!older_owned[i]) {
                     status = deleted_own(env, &segments[i], err);
                     older_owned[i] = true;
+                    segments[i].unstored = true;
                 }
                 if (status == VEX_OK) {
                     vexi_bits_set(segments[i].deleted, at);
@@ -252,7 +255,8 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
         if (old != NULL && old->dv_hash == hash) {
             *entry = (table_segment){.segment = vexi_segment_retain(old->segment),
                                      .deleted = vexi_bits_retain(old->deleted),
-                                     .dv_hash = hash};
+                                     .dv_hash = hash,
+                                     .unstored = old->unstored};
             count++;
             continue;
         }
@@ -522,6 +526,7 @@ static vex_status replace_actions(vexi_table *table, table_segment *entry, int64
     add->dv = (vexi_delta_dv){.storage = 0};
     VEX_TRY(dv_store(table, entry->deleted, arena, &add->dv, err));
     entry->dv_hash = dv_hash(&add->dv);
+    entry->unstored = false;
     return VEX_OK;
 }
 
@@ -623,6 +628,9 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     bool *changed = vexi_arena_calloc(&arena, count + 1, sizeof *changed);
     vex_status status = changed == NULL ? vexi_no_memory(err, count)
                                         : hide_ids(table, request, segments, count, changed, err);
+    for (size_t i = 0; i < count && status == VEX_OK; i++) {
+        changed[i] = changed[i] || segments[i].unstored;
+    }
     if (status == VEX_OK) {
         status = build_actions(table, request, segments, count, changed, &arena, &commit, err);
     }

@@ -32,6 +32,7 @@ typedef struct table_segment {
     vexi_bits *deleted; /* its deletion vector, and rows that a newer foreign file hides; or NULL */
     vexi_bits *hidden; /* deleted, and rows that memtables hide; view lock; or NULL               */
     uint64_t dv_hash;  /* of the deletion-vector descriptor, 0: none                              */
+    bool unstored;     /* `deleted` says more than the deletion vector: the next commit stores it */
 } table_segment;
 
 /* A memtable as part of the table. */
