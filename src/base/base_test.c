@@ -68,6 +68,12 @@ TEST(buffer_keeps_its_limit) {
     CHECK_EQ(buffer.size, 1000);
     CHECK_FAILS(VEX_LIMIT, vexi_buffer_check(&buffer, &err));
     vexi_buffer_deinit(&buffer);
+    /* Far below its limit in memory, but one append would pass it. */
+    vexi_buffer_init(&buffer, vex_test_env(), 1000);
+    vexi_buffer_u8(&buffer, 1);
+    CHECK(vexi_buffer_reserve(&buffer, 1000) == NULL);
+    CHECK_FAILS(VEX_LIMIT, vexi_buffer_check(&buffer, &err));
+    vexi_buffer_deinit(&buffer);
 }
 
 TEST(reader_stops_at_the_end) {

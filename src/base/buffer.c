@@ -20,6 +20,7 @@ void vexi_buffer_deinit(vexi_buffer *buffer) {
 void vexi_buffer_clear(vexi_buffer *buffer) {
     buffer->size = 0;
     buffer->failed = false;
+    buffer->over_limit = false;
 }
 
 uint8_t *vexi_buffer_reserve(vexi_buffer *buffer, size_t size) {
@@ -28,6 +29,7 @@ uint8_t *vexi_buffer_reserve(vexi_buffer *buffer, size_t size) {
     }
     if (size > buffer->limit_size - buffer->size) {
         buffer->failed = true;
+        buffer->over_limit = true;
         return NULL;
     }
     if (size > buffer->capacity - buffer->size) {
@@ -126,7 +128,7 @@ vex_status vexi_buffer_check(const vexi_buffer *buffer, vex_error *err) {
     if (!buffer->failed) {
         return VEX_OK;
     }
-    if (buffer->capacity >= buffer->limit_size) {
+    if (buffer->over_limit) {
         return vexi_fail(err, VEX_LIMIT, "more than %zu bytes", buffer->limit_size);
     }
     return vexi_no_memory(err, buffer->capacity * 2);

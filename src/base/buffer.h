@@ -14,6 +14,7 @@ typedef struct vexi_buffer {
     size_t capacity;
     size_t limit_size;
     bool failed;
+    bool over_limit; /* failed for that, not for memory */
 } vexi_buffer;
 
 void vexi_buffer_init(vexi_buffer *buffer, const vexi_env *env, size_t limit_size);
