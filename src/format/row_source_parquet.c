@@ -15,51 +15,11 @@
  * and its values stand packed, without the nulls. */
 #include <inttypes.h>
 
-#include "format/parquet_internal.h"
-#include "format/row_source_internal.h"
-
-typedef enum leaf_conversion {
-    FROM_NOTHING,
-    FROM_BOOL,
-    FROM_INT32,
-    FROM_UINT32,
-    FROM_INT64,
-    FROM_UINT64,
-    FROM_FLOAT,
-    FROM_DOUBLE,
-    FROM_HALF,
-    FROM_STRING,
-    FROM_BINARY, /* no logical type: payload, or what a writer did not mark as text */
-    FROM_MILLIS,
-    FROM_MICROS,
-    FROM_NANOS,
-    FROM_INT96 /* nanoseconds of a Julian day: Impala, old Spark */
-} leaf_conversion;
-
-typedef enum leaf_role {
-    ROLE_NONE,
-    ROLE_ID,
-    ROLE_VECTOR,
-    ROLE_ATTRIBUTES,
-    ROLE_PAYLOAD,
-    ROLE_TYPED
-} leaf_role;
-
-typedef struct parquet_leaf {
-    int32_t index; /* carquet's */
-    leaf_role role;
-    leaf_conversion from;
-    bool is_list;
-    int16_t definition_max;
-    uint32_t value_size; /* bytes of a value as carquet gives it */
-    int32_t typed;       /* its number among the typed columns, -1: it is none */
-    const char *name;    /* of the column; carquet's, until the reader is closed */
-    carquet_column_reader_t *reader;
-} parquet_leaf;
+#include "format/row_source_parquet.h"
 
 typedef struct parquet_state {
     carquet_reader_t *reader;
-    parquet_leaf *leaves; /* those that are read */
+    vexi_parquet_leaf *leaves; /* those that are read */
     size_t leaf_count;
     uint32_t column_count; /* typed */
     int32_t group;         /* next to open                                                       */
@@ -73,291 +33,6 @@ typedef struct parquet_state {
     int16_t *repetitions;
     size_t repetitions_capacity;
 } parquet_state;
-
-/* ---- Which columns ------------------------------------------------------------------------------
- */
-
-static bool is_logical(const carquet_logical_type_t *logical, carquet_logical_type_id_t id) {
-    return logical != NULL && logical->id == id;
-}
-
-static leaf_conversion integer_conversion(const carquet_logical_type_t *logical, bool wide) {
-    if (logical == NULL || logical->id == CARQUET_LOGICAL_UNKNOWN) {
-        return wide ? FROM_INT64 : FROM_INT32;
-    }
-    if (logical->id == CARQUET_LOGICAL_INTEGER) {
-        bool is_signed = logical->params.integer.is_signed;
-        return wide ? (is_signed ? FROM_INT64 : FROM_UINT64)
-                    : (is_signed ? FROM_INT32 : FROM_UINT32);
-    }
-    if (wide && logical->id == CARQUET_LOGICAL_TIMESTAMP) {
-        switch (logical->params.timestamp.unit) {
-        case CARQUET_TIME_UNIT_MILLIS:
-            return FROM_MILLIS;
-        case CARQUET_TIME_UNIT_MICROS:
-            return FROM_MICROS;
-        case CARQUET_TIME_UNIT_NANOS:
-            return FROM_NANOS;
-        }
-    }
-    return FROM_NOTHING; /* dates, times of day, decimals */
-}
-
-/* How the values of a leaf become ours, by its physical and logical type. */
-static leaf_conversion conversion_of(const carquet_schema_node_t *node) {
-    const carquet_logical_type_t *logical = carquet_schema_node_logical_type(node);
-    bool plain = logical == NULL || logical->id == CARQUET_LOGICAL_UNKNOWN;
-    switch (carquet_schema_node_physical_type(node)) {
-    case CARQUET_PHYSICAL_BOOLEAN:
-        return FROM_BOOL;
-    case CARQUET_PHYSICAL_INT32:
-        return integer_conversion(logical, false);
-    case CARQUET_PHYSICAL_INT64:
-        return integer_conversion(logical, true);
-    case CARQUET_PHYSICAL_INT96:
-        return FROM_INT96;
-    case CARQUET_PHYSICAL_FLOAT:
-        return FROM_FLOAT;
-    case CARQUET_PHYSICAL_DOUBLE:
-        return FROM_DOUBLE;
-    case CARQUET_PHYSICAL_BYTE_ARRAY:
-        if (is_logical(logical, CARQUET_LOGICAL_STRING) ||
-            is_logical(logical, CARQUET_LOGICAL_ENUM) ||
-            is_logical(logical, CARQUET_LOGICAL_JSON)) {
-            return FROM_STRING;
-        }
-        return plain ? FROM_BINARY : FROM_NOTHING;
-    case CARQUET_PHYSICAL_FIXED_LEN_BYTE_ARRAY:
-        if (is_logical(logical, CARQUET_LOGICAL_FLOAT16) &&
-            carquet_schema_node_type_length(node) == 2) {
-            return FROM_HALF;
-        }
-        return FROM_NOTHING;
-    }
-    return FROM_NOTHING;
-}
-
-static uint32_t conversion_size(leaf_conversion from) {
-    switch (from) {
-    case FROM_BOOL:
-        return 1;
-    case FROM_HALF:
-        return 2;
-    case FROM_INT32:
-    case FROM_UINT32:
-    case FROM_FLOAT:
-        return 4;
-    case FROM_INT96:
-        return 12;
-    case FROM_STRING:
-    case FROM_BINARY:
-        return sizeof(carquet_byte_array_t);
-    default:
-        return 8;
-    }
-}
-
-static bool is_vector_value(leaf_conversion from) {
-    return from == FROM_FLOAT || from == FROM_DOUBLE || from == FROM_HALF;
-}
-
-static bool is_integer(leaf_conversion from) {
-    return from == FROM_INT32 || from == FROM_UINT32 || from == FROM_INT64 || from == FROM_UINT64;
-}
-
-static bool is_bytes(leaf_conversion from) {
-    return from == FROM_STRING || from == FROM_BINARY;
-}
-
-/* The type of the typed column that a leaf becomes; false: it becomes none. */
-static bool typed_as(leaf_conversion from, vex_type *type) {
-    switch (from) {
-    case FROM_BOOL:
-        *type = VEX_TYPE_BOOL;
-        return true;
-    case FROM_INT32:
-    case FROM_UINT32:
-    case FROM_INT64:
-    case FROM_UINT64:
-        *type = VEX_TYPE_INT64;
-        return true;
-    case FROM_FLOAT:
-    case FROM_DOUBLE:
-    case FROM_HALF:
-        *type = VEX_TYPE_DOUBLE;
-        return true;
-    case FROM_STRING:
-        *type = VEX_TYPE_STRING;
-        return true;
-    case FROM_MILLIS:
-    case FROM_MICROS:
-    case FROM_NANOS:
-    case FROM_INT96:
-        *type = VEX_TYPE_TIMESTAMP;
-        return true;
-    case FROM_BINARY:
-    case FROM_NOTHING:
-        return false;
-    }
-    return false;
-}
-
-/* Every leaf of the file with its shape; what cannot be read has from FROM_NOTHING. */
-static vex_status list_leaves(parquet_state *state, vexi_row_source *source, parquet_leaf **out,
-                              size_t *out_count, vex_error *err) {
-    const carquet_schema_t *schema = carquet_reader_schema(state->reader);
-    int32_t count = carquet_schema_num_columns(schema);
-    int32_t elements = carquet_schema_num_elements(schema);
-    if (count < 0 || count > VEXI_PARQUET_COLUMNS_MAX) {
-        return vexi_fail(err, VEX_CORRUPT, "malformed Parquet schema");
-    }
-    parquet_leaf *leaves = vexi_arena_calloc(&source->arena, (size_t)count + 1, sizeof *leaves);
-    if (leaves == NULL) {
-        return vexi_no_memory(err, (size_t)count * sizeof *leaves);
-    }
-    int32_t leaf = 0;
-    for (int32_t e = 1; e < elements && leaf < count; e++) {
-        const carquet_schema_node_t *node = carquet_schema_get_element(schema, e);
-        if (node == NULL || !carquet_schema_node_is_leaf(node)) {
-            continue;
-        }
-        const char *path[VEXI_PARQUET_DEPTH_MAX + 2];
-        int32_t depth = carquet_schema_column_path(schema, leaf, path, VEXI_PARQUET_DEPTH_MAX + 2);
-        int16_t repetition_max = carquet_schema_max_rep_level(schema, leaf);
-        parquet_leaf *item = &leaves[leaf];
-        if (depth < 1 || path[0] == NULL) {
-            return vexi_fail(err, VEX_CORRUPT, "malformed Parquet schema");
-        }
-        *item = (parquet_leaf){.index = leaf,
-                               .name = path[0],
-                               .typed = -1,
-                               .is_list = repetition_max == 1 && depth <= 3,
-                               .definition_max = carquet_schema_max_def_level(schema, leaf)};
-        if (item->is_list || (depth == 1 && repetition_max == 0)) {
-            item->from = conversion_of(node);
-            item->value_size = conversion_size(item->from);
-        }
-        leaf++;
-    }
-    if (leaf != count) {
-        return vexi_fail(err, VEX_CORRUPT, "malformed Parquet schema");
-    }
-    /* Several leaves below one name: a struct or map, or two columns of one name. */
-    for (int32_t i = 0; i < count; i++) {
-        for (int32_t j = i + 1; j < count; j++) {
-            if (strcmp(leaves[i].name, leaves[j].name) == 0) {
-                leaves[i].from = leaves[j].from = FROM_NOTHING;
-            }
-        }
-    }
-    *out = leaves;
-    *out_count = (size_t)count;
-    return VEX_OK;
-}
-
-static parquet_leaf *find_leaf(parquet_leaf *leaves, size_t count, vex_string name) {
-    for (size_t i = 0; i < count; i++) {
-        if (vexi_string_is(name, leaves[i].name)) {
-            return &leaves[i];
-        }
-    }
-    return NULL;
-}
-
-static bool holds_vectors(const parquet_leaf *leaf) {
-    return leaf->is_list && is_vector_value(leaf->from);
-}
-
-static vex_status choose_vector(const vexi_row_source *source, parquet_leaf *leaves, size_t count,
-                                vex_error *err) {
-    vex_string name = source->options.vector_column;
-    if (name.data != NULL) {
-        parquet_leaf *leaf = find_leaf(leaves, count, name);
-        if (leaf == NULL) {
-            return vexi_fail(err, VEX_INVALID, "there is no column %.*s", (int)name.size,
-                             name.data);
-        }
-        if (!holds_vectors(leaf)) {
-            return vexi_fail(err, VEX_INVALID, "column %.*s is no list of floating-point numbers",
-                             (int)name.size, name.data);
-        }
-        leaf->role = ROLE_VECTOR;
-        return VEX_OK;
-    }
-    parquet_leaf *chosen = find_leaf(leaves, count, vexi_string_of("vector"));
-    if (chosen == NULL || !holds_vectors(chosen)) {
-        chosen = NULL;
-        for (size_t i = 0; i < count; i++) {
-            if (!holds_vectors(&leaves[i])) {
-                continue;
-            }
-            if (chosen != NULL) {
-                return vexi_fail(err, VEX_INVALID,
-                                 "columns %s and %s both hold vectors: one must be chosen",
-                                 chosen->name, leaves[i].name);
-            }
-            chosen = &leaves[i];
-        }
-    }
-    if (chosen == NULL) {
-        return vexi_fail(err, VEX_INVALID,
-                         "no vector column: none is a list of floating-point numbers");
-    }
-    chosen->role = ROLE_VECTOR;
-    return VEX_OK;
-}
-
-static vex_status choose_id(const vexi_row_source *source, parquet_leaf *leaves, size_t count,
-                            vex_error *err) {
-    vex_string name = source->options.id_column;
-    bool asked = name.data != NULL;
-    if (!asked) {
-        name = vexi_string_of("id");
-    }
-    parquet_leaf *leaf = find_leaf(leaves, count, name);
-    if (leaf == NULL) {
-        return asked ? vexi_fail(err, VEX_INVALID, "there is no column %.*s", (int)name.size,
-                                 name.data)
-                     : VEX_OK;
-    }
-    if (leaf->is_list || !(is_bytes(leaf->from) || is_integer(leaf->from))) {
-        return vexi_fail(err, VEX_INVALID, "column %.*s holds neither strings nor integers",
-                         (int)name.size, name.data);
-    }
-    leaf->role = ROLE_ID;
-    return VEX_OK;
-}
-
-/* A role for every other leaf: attributes, payload, typed, or skipped. */
-static vex_status choose_others(vexi_row_source *source, parquet_leaf *leaves, size_t count,
-                                vexi_source_columns *columns, vex_error *err) {
-    for (size_t i = 0; i < count; i++) {
-        parquet_leaf *leaf = &leaves[i];
-        vex_string name = vexi_string_of(leaf->name);
-        vex_type type;
-        if (leaf->role == ROLE_VECTOR || (leaf->role == ROLE_ID && is_bytes(leaf->from))) {
-            continue;
-        }
-        if (leaf->role == ROLE_ID) {
-            /* `id` itself is no name for a typed column. */
-            vex_string typed = vexi_string_is(name, "id") ? vexi_string_of("id_number") : name;
-            if (find_leaf(leaves, count, typed) == NULL || vexi_string_equal(typed, name)) {
-                VEX_TRY(vexi_source_add_column(source, columns, typed, VEX_TYPE_INT64, &leaf->typed,
-                                               err));
-            }
-        } else if (!leaf->is_list && vexi_string_is(name, "attributes") && is_bytes(leaf->from)) {
-            leaf->role = ROLE_ATTRIBUTES;
-        } else if (!leaf->is_list && vexi_string_is(name, "payload") && is_bytes(leaf->from)) {
-            leaf->role = ROLE_PAYLOAD;
-        } else if (!leaf->is_list && typed_as(leaf->from, &type)) {
-            VEX_TRY(vexi_source_add_column(source, columns, name, type, &leaf->typed, err));
-            leaf->role = leaf->typed >= 0 ? ROLE_TYPED : ROLE_NONE;
-        } else if (i == 0 || strcmp(leaves[i - 1].name, leaf->name) != 0) {
-            vexi_source_skip_column(columns, name);
-        }
-    }
-    return VEX_OK;
-}
 
 /* ---- Row groups ---------------------------------------------------------------------------------
  */
@@ -384,7 +59,7 @@ static vex_status open_group(parquet_state *state, const vexi_row_source *source
             continue;
         }
         for (size_t i = 0; i < state->leaf_count; i++) {
-            parquet_leaf *leaf = &state->leaves[i];
+            vexi_parquet_leaf *leaf = &state->leaves[i];
             int64_t value_max = metadata.num_rows;
             if (leaf->is_list &&
                 __builtin_mul_overflow(value_max, (int64_t)VEX_DIMENSION_MAX, &value_max)) {
@@ -405,7 +80,7 @@ static vex_status open_group(parquet_state *state, const vexi_row_source *source
 }
 
 /* Read up to `count` levels of a leaf into the scratch. */
-static vex_status read_values(parquet_state *state, parquet_leaf *leaf, const vexi_env *env,
+static vex_status read_values(parquet_state *state, vexi_parquet_leaf *leaf, const vexi_env *env,
                               void *values, size_t count, size_t *read, vex_error *err) {
     VEX_TRY(vexi_grow(env, (void **)&state->definitions, &state->definitions_capacity, 0, count,
                       sizeof *state->definitions, err));
@@ -444,7 +119,7 @@ static size_t row_values(const parquet_state *state, size_t at, size_t count) {
 }
 
 /* Why the row at level `at` is not a vector of the dimension. */
-static vex_status bad_vector(const parquet_state *state, const parquet_leaf *leaf, size_t at,
+static vex_status bad_vector(const parquet_state *state, const vexi_parquet_leaf *leaf, size_t at,
                              size_t count, uint32_t dimension, uint64_t row, vex_error *err) {
     if (at >= count) {
         return vexi_fail_row(err, VEX_CORRUPT, (int64_t)row, "column %s lacks row %" PRIu64,
@@ -464,8 +139,8 @@ static vex_status bad_vector(const parquet_state *state, const parquet_leaf *lea
                          values, dimension);
 }
 
-static vex_status check_levels(const parquet_state *state, const parquet_leaf *leaf, size_t rows,
-                               size_t count, uint32_t dimension, uint64_t first_row,
+static vex_status check_levels(const parquet_state *state, const vexi_parquet_leaf *leaf,
+                               size_t rows, size_t count, uint32_t dimension, uint64_t first_row,
                                vex_error *err) {
     if (count > 0 && state->repetitions[0] != 0) {
         uint64_t row = first_row == 0 ? 0 : first_row - 1;
@@ -497,7 +172,7 @@ static vex_status check_levels(const parquet_state *state, const parquet_leaf *l
     return VEX_OK;
 }
 
-static vex_status read_vectors(vexi_row_source *source, parquet_leaf *leaf, size_t rows,
+static vex_status read_vectors(vexi_row_source *source, vexi_parquet_leaf *leaf, size_t rows,
                                vexi_arena *arena, vexi_row *out, vex_error *err) {
     parquet_state *state = source->state;
     uint32_t dimension = source->dimension;
@@ -539,7 +214,7 @@ static vex_status read_vectors(vexi_row_source *source, parquet_leaf *leaf, size
 }
 
 /* The dimension is the first row's: the levels of the first row group's first values tell. */
-static vex_status find_dimension(vexi_row_source *source, parquet_leaf *leaf, vex_error *err) {
+static vex_status find_dimension(vexi_row_source *source, vexi_parquet_leaf *leaf, vex_error *err) {
     parquet_state *state = source->state;
     size_t count = VEX_DIMENSION_MAX + 1, read;
     VEX_TRY(grow_values(state, source->env, count, leaf->value_size, err));
@@ -564,7 +239,7 @@ static vex_status find_dimension(vexi_row_source *source, parquet_leaf *leaf, ve
 /* ---- Flat columns -------------------------------------------------------------------------------
  */
 
-static vex_status time_overflow(const parquet_leaf *leaf, uint64_t row, vex_error *err) {
+static vex_status time_overflow(const vexi_parquet_leaf *leaf, uint64_t row, vex_error *err) {
     return vexi_fail_row(err, VEX_INVALID, (int64_t)row,
                          "row %" PRIu64 ", column %s: a time beyond 64 bits of microseconds", row,
                          leaf->name);
@@ -575,7 +250,7 @@ static int64_t floor_divide(int64_t value, int64_t by) {
 }
 
 /* One value of a leaf as a cell; `at` is where it stands in the scratch. */
-static vex_status convert(const parquet_leaf *leaf, const uint8_t *at, uint64_t row,
+static vex_status convert(const vexi_parquet_leaf *leaf, const uint8_t *at, uint64_t row,
                           vexi_arena *arena, vexi_cell *out, vex_error *err) {
     *out = (vexi_cell){.is_null = false};
     switch (leaf->from) {
@@ -663,12 +338,13 @@ static vex_status convert(const parquet_leaf *leaf, const uint8_t *at, uint64_t 
 }
 
 /* Put a cell where its leaf's role wants it. */
-static vex_status place(const parquet_leaf *leaf, const vexi_cell *cell, uint64_t row,
+static vex_status place(const vexi_parquet_leaf *leaf, const vexi_cell *cell, uint64_t row,
                         vexi_arena *arena, vexi_row *out, vexi_cell *cells, vex_error *err) {
-    vex_string text = cell->is_null || !is_bytes(leaf->from) ? (vex_string){0} : cell->as.string;
+    vex_string text =
+        cell->is_null || !vexi_leaf_is_bytes(leaf) ? (vex_string){0} : cell->as.string;
     switch (leaf->role) {
     case ROLE_ID:
-        if (!cell->is_null && is_integer(leaf->from)) {
+        if (!cell->is_null && vexi_leaf_is_integer(leaf)) {
             text = vexi_source_decimal(arena, cell->as.int64);
             if (text.data == NULL) {
                 return vexi_no_memory(err, 24);
@@ -700,7 +376,7 @@ static vex_status place(const parquet_leaf *leaf, const vexi_cell *cell, uint64_
     return vexi_fail(err, VEX_INTERNAL, "column %s has no role", leaf->name);
 }
 
-static vex_status read_flat(vexi_row_source *source, parquet_leaf *leaf, size_t rows,
+static vex_status read_flat(vexi_row_source *source, vexi_parquet_leaf *leaf, size_t rows,
                             vexi_arena *arena, vexi_row *out, vexi_cell *cells, vex_error *err) {
     parquet_state *state = source->state;
     size_t read;
@@ -746,7 +422,7 @@ static vex_status parquet_next(vexi_row_source *source, size_t row_max, vexi_are
     }
     bool has_ids = false;
     for (size_t i = 0; i < state->leaf_count; i++) {
-        parquet_leaf *leaf = &state->leaves[i];
+        vexi_parquet_leaf *leaf = &state->leaves[i];
         has_ids = has_ids || leaf->role == ROLE_ID;
         if (leaf->is_list) {
             VEX_TRY(read_vectors(source, leaf, count, arena, out, err));
@@ -780,35 +456,6 @@ static void parquet_close(vexi_row_source *source) {
 
 static const vexi_row_source_ops PARQUET_OPS = {.next = parquet_next, .close = parquet_close};
 
-/* Choose the columns; state->leaves keeps those that are read. */
-static vex_status choose_columns(vexi_row_source *source, vexi_row_source_info *info,
-                                 vex_error *err) {
-    parquet_state *state = source->state;
-    parquet_leaf *leaves;
-    size_t count;
-    VEX_TRY(list_leaves(state, source, &leaves, &count, err));
-    VEX_TRY(choose_vector(source, leaves, count, err));
-    VEX_TRY(choose_id(source, leaves, count, err));
-    vexi_source_columns columns;
-    vexi_source_columns_init(&columns, source->env);
-    vex_status status = choose_others(source, leaves, count, &columns, err);
-    if (status == VEX_OK) {
-        status = vexi_source_finish_columns(source, &columns, info, err);
-    }
-    vexi_source_columns_deinit(&columns);
-    VEX_TRY(status);
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (leaves[i].role != ROLE_NONE) {
-            leaves[kept++] = leaves[i];
-        }
-    }
-    state->leaves = leaves;
-    state->leaf_count = kept;
-    state->column_count = info->column_count;
-    return VEX_OK;
-}
-
 vex_status vexi_source_open_parquet(vexi_row_source *source, vexi_row_source_info *info,
                                     vex_error *err) {
     VEX_TRY(vexi_parquet_check_footer(source->file, err));
@@ -829,7 +476,10 @@ vex_status vexi_source_open_parquet(vexi_row_source *source, vexi_row_source_inf
     state->group_count = carquet_reader_num_row_groups(state->reader);
     info->row_count = (uint64_t)carquet_reader_num_rows(state->reader);
     vex_status status;
-    VEX_TRY_GOTO(status, done, choose_columns(source, info, err));
+    VEX_TRY_GOTO(status, done,
+                 vexi_parquet_choose_columns(source, state->reader, &state->leaves,
+                                             &state->leaf_count, info, err));
+    state->column_count = info->column_count;
     VEX_TRY_GOTO(status, done, open_group(state, source, err));
     if (state->group_left > 0) {
         for (size_t i = 0; i < state->leaf_count; i++) {
