@@ -171,7 +171,7 @@ static vex_status parse_dv(line_context *c, const json_t *file, vexi_delta_dv *o
                          storage.data);
     }
     out->storage = storage.data[0];
-    out->offset = (uint32_t)offset;
+    out->offset = out->storage == 'i' ? 0 : (uint32_t)offset; /* none beside inline data */
     out->size_bytes = (uint32_t)size;
     out->cardinality = (uint64_t)cardinality;
     return VEX_OK;
