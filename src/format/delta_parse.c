@@ -339,6 +339,9 @@ static vex_status parse_features(line_context *c, const json_t *object, const ch
 static vex_status parse_protocol(line_context *c, const json_t *object) {
     vexi_delta_protocol *protocol = &c->commit->protocol;
     int64_t reader = 0, writer = 0;
+    if (protocol->reader_version > 0) {
+        return vexi_fail(c->err, VEX_CORRUPT, "two protocol actions in one commit");
+    }
     VEX_TRY(get_integer(c, object, "minReaderVersion", true, 1, INT32_MAX, &reader));
     VEX_TRY(get_integer(c, object, "minWriterVersion", true, 1, INT32_MAX, &writer));
     if (reader > 3) {
