@@ -160,7 +160,7 @@ static vex_status parse_dv(line_context *c, const json_t *file, vexi_delta_dv *o
         return VEX_OK;
     }
     vex_string storage = {NULL, 0};
-    int64_t offset = 0, size = 0, cardinality = 0;
+    int64_t offset = 1, size = 0, cardinality = 0; /* without an offset: the file's first vector */
     VEX_TRY(get_string(c, dv, "storageType", true, &storage));
     VEX_TRY(get_string(c, dv, "pathOrInlineDv", true, &out->encoded));
     VEX_TRY(get_integer(c, dv, "offset", false, 0, UINT32_MAX, &offset));

@@ -380,7 +380,9 @@ TEST(foreign_commits) {
         "\"tags\":null,\"deletionVector\":null}}\n"
         "{\"add\":{\"path\":\"q.parquet\",\"size\":1,\"stats\":\"{broken\",\"tags\":{"
         "\"vexlake.index.path\":\"../x\",\"vexlake.index.size\":\"1\"}}}\n"
-        "{\"remove\":{\"path\":\"r.parquet\",\"dataChange\":true}}",
+        "{\"remove\":{\"path\":\"r.parquet\",\"dataChange\":true,\"deletionVector\":{"
+        "\"storageType\":\"u\",\"pathOrInlineDv\":\"x\",\"sizeInBytes\":1,"
+        "\"cardinality\":1}}}",
         &arena, &commit, &err));
     CHECK_EQ(commit.add_count, 2);
     CHECK(vexi_string_is(commit.adds[0].path, "p q.parquet"));
@@ -389,6 +391,7 @@ TEST(foreign_commits) {
     CHECK_EQ(commit.adds[1].row_count, -1);
     CHECK(commit.adds[1].index.path.data == NULL);
     CHECK_EQ(commit.remove_count, 1);
+    CHECK_EQ(commit.removes[0].dv.offset, 1);
     CHECK(commit.operation.data == NULL && commit.attempt_id.data == NULL);
 
     /* A table that is not ours. */
