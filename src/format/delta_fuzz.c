@@ -1,5 +1,5 @@
 /* Commits of the Delta log, separated by the byte 0x1e: parsed, applied one after another, written
- * again, and what was written parsed once more. */
+ * again, and what was written parsed once more. A short input is also taken as a folder's name. */
 #include <stdlib.h>
 
 #include "format/delta_internal.h"
@@ -39,9 +39,29 @@ static void one_commit(vexi_span text, vexi_delta_state *state) {
     vexi_arena_deinit(&arena);
 }
 
+static void folder_name(const uint8_t *data, size_t size) {
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    const char *folder = vexi_arena_copy(&arena, data, size);
+    const char *again;
+    vex_string name;
+    vex_error err;
+    if (folder == NULL) {
+        abort();
+    }
+    if (vexi_folder_parse(folder, &arena, &name, &err) == VEX_OK) {
+        vex_status status = vexi_folder_name(name, &arena, &again, &err);
+        VEX_ASSERT(status == VEX_OK && strcmp(folder, again) == 0);
+    }
+    vexi_arena_deinit(&arena);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (env == NULL && vexi_env_system_create(1, NULL, NULL, &env, NULL) != VEX_OK) {
         abort();
+    }
+    if (size <= 300) {
+        folder_name(data, size);
     }
     vexi_delta_state state;
     vexi_delta_state_init(&state, env);

@@ -160,7 +160,7 @@ static vex_status parse_dv(line_context *c, const json_t *file, vexi_delta_dv *o
         return VEX_OK;
     }
     vex_string storage = {NULL, 0};
-    int64_t offset = 0, size = 0, cardinality = 0;
+    int64_t offset = 1, size = 0, cardinality = 0; /* without an offset: the file's first vector */
     VEX_TRY(get_string(c, dv, "storageType", true, &storage));
     VEX_TRY(get_string(c, dv, "pathOrInlineDv", true, &out->encoded));
     VEX_TRY(get_integer(c, dv, "offset", false, 0, UINT32_MAX, &offset));
@@ -171,7 +171,7 @@ static vex_status parse_dv(line_context *c, const json_t *file, vexi_delta_dv *o
                          storage.data);
     }
     out->storage = storage.data[0];
-    out->offset = (uint32_t)offset;
+    out->offset = out->storage == 'i' ? 0 : (uint32_t)offset; /* none beside inline data */
     out->size_bytes = (uint32_t)size;
     out->cardinality = (uint64_t)cardinality;
     return VEX_OK;
@@ -339,6 +339,9 @@ static vex_status parse_features(line_context *c, const json_t *object, const ch
 static vex_status parse_protocol(line_context *c, const json_t *object) {
     vexi_delta_protocol *protocol = &c->commit->protocol;
     int64_t reader = 0, writer = 0;
+    if (protocol->reader_version > 0) {
+        return vexi_fail(c->err, VEX_CORRUPT, "two protocol actions in one commit");
+    }
     VEX_TRY(get_integer(c, object, "minReaderVersion", true, 1, INT32_MAX, &reader));
     VEX_TRY(get_integer(c, object, "minWriterVersion", true, 1, INT32_MAX, &writer));
     if (reader > 3) {

@@ -347,6 +347,7 @@ TEST(written_json) {
     vexi_arena_deinit(&arena);
 }
 
+#define PROTOCOL "{\"protocol\":{\"minReaderVersion\":1,\"minWriterVersion\":2}}\n"
 #define METADATA(fields, configuration)                                                 \
     "{\"metaData\":{\"id\":\"m\",\"format\":{\"provider\":\"parquet\",\"options\":{}}," \
     "\"schemaString\":\"{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[" fields "]}\","   \
@@ -379,7 +380,9 @@ TEST(foreign_commits) {
         "\"tags\":null,\"deletionVector\":null}}\n"
         "{\"add\":{\"path\":\"q.parquet\",\"size\":1,\"stats\":\"{broken\",\"tags\":{"
         "\"vexlake.index.path\":\"../x\",\"vexlake.index.size\":\"1\"}}}\n"
-        "{\"remove\":{\"path\":\"r.parquet\",\"dataChange\":true}}",
+        "{\"remove\":{\"path\":\"r.parquet\",\"dataChange\":true,\"deletionVector\":{"
+        "\"storageType\":\"u\",\"pathOrInlineDv\":\"x\",\"sizeInBytes\":1,"
+        "\"cardinality\":1}}}",
         &arena, &commit, &err));
     CHECK_EQ(commit.add_count, 2);
     CHECK(vexi_string_is(commit.adds[0].path, "p q.parquet"));
@@ -388,6 +391,7 @@ TEST(foreign_commits) {
     CHECK_EQ(commit.adds[1].row_count, -1);
     CHECK(commit.adds[1].index.path.data == NULL);
     CHECK_EQ(commit.remove_count, 1);
+    CHECK_EQ(commit.removes[0].dv.offset, 1);
     CHECK(commit.operation.data == NULL && commit.attempt_id.data == NULL);
 
     /* A table that is not ours. */
@@ -461,6 +465,7 @@ TEST(refused_commits) {
         {METADATA(FIELD("id", TYPE("string")) "," FIELD("vector", ARRAY("double")), DIMENSION),
          VEX_UNSUPPORTED},
         {METADATA("", "") METADATA("", ""), VEX_CORRUPT},
+        {PROTOCOL PROTOCOL, VEX_CORRUPT},
         {"{\"metaData\":{\"id\":\"m\",\"schemaString\":\"[]\"}}", VEX_CORRUPT},
         {"{\"metaData\":{\"id\":\"m\",\"schemaString\":\"{\\\"fields\\\":[]}\","
          "\"partitionColumns\":[\"d\"]}}",
@@ -525,7 +530,6 @@ static void apply_fails(vexi_delta_state *state, const char *text, vex_status ex
     vexi_arena_deinit(&arena);
 }
 
-#define PROTOCOL  "{\"protocol\":{\"minReaderVersion\":1,\"minWriterVersion\":2}}\n"
 #define ADD(path) "{\"add\":{\"path\":\"" path "\",\"size\":1}}\n"
 #define DV(data)                                                                  \
     ",\"deletionVector\":{\"storageType\":\"i\",\"pathOrInlineDv\":\"" data "\"," \
@@ -627,6 +631,64 @@ TEST(state_writable) {
     }
 }
 
+/* An environment whose n-th allocation from now on fails. */
+static vexi_env failing;
+static int64_t allocations_left;
+
+static void *failing_allocate(void *context, size_t alignment, size_t size) {
+    (void)context;
+    if (allocations_left-- <= 0) {
+        return NULL;
+    }
+    return vex_test_env()->allocate(vex_test_env()->context, alignment, size);
+}
+
+static void failing_release(void *context, void *pointer) {
+    (void)context;
+    vex_test_env()->release(vex_test_env()->context, pointer);
+}
+
+/* Whichever allocation fails, the state is as it was, and the same commit applies afterwards. */
+TEST(state_without_memory) {
+    failing = *vex_test_env();
+    failing.allocate = failing_allocate;
+    failing.release = failing_release;
+    static const char next[] =
+        METADATA(FIXED, DIMENSION ",\"vexlake.dropped\":\"true\"") ADD_DV("a", "v1") REMOVE("a")
+            REMOVE("b") ADD("c") "{\"txn\":{\"appId\":\"x\",\"version\":9}}\n";
+    vexi_arena arena = arena_make();
+    vexi_delta_commit commit;
+    CHECK_OK(parse_text(next, &arena, &commit, &err));
+    size_t failure_count = 0;
+    for (int64_t n = 0;; n++) {
+        vexi_delta_state state;
+        vexi_delta_state_init(&state, &failing);
+        allocations_left = INT64_MAX;
+        apply_text(&state, PROTOCOL METADATA(FIXED, DIMENSION) ADD("a") ADD("b"));
+        /* Leave no room in the arena, so that copies need memory. */
+        CHECK(vexi_arena_alloc(&state.arena, state.arena.left_size - 64) != NULL);
+        allocations_left = n;
+        vex_error error;
+        vex_status status = vexi_delta_state_apply(&state, &commit, &error);
+        allocations_left = INT64_MAX;
+        if (status != VEX_OK) {
+            CHECK(status == VEX_MEMORY);
+            CHECK(state.version == 0 && state.file_count == 2 && state.txn_count == 0);
+            CHECK(!state.dropped && state.files[0].add.dv.storage == 0);
+            CHECK_OK(vexi_delta_state_apply(&state, &commit, &err));
+            failure_count++;
+        }
+        CHECK(state.version == 1 && state.file_count == 2 && state.dropped);
+        CHECK(vexi_string_is(state.files[1].add.path, "c"));
+        vexi_delta_state_deinit(&state);
+        if (status == VEX_OK) {
+            break;
+        }
+    }
+    CHECK(failure_count >= 5);
+    vexi_arena_deinit(&arena);
+}
+
 /* Random commits against a model that is a plain list. */
 TEST(state_against_a_model) {
     enum { PATHS = 40 };
@@ -683,7 +745,7 @@ TEST(state_against_a_model) {
             }
             CHECK_EQ(state.file_count, live);
             for (size_t i = 0; i < state.file_count; i++) {
-                size_t p = (size_t)atol(state.files[i].add.path.data + 1);
+                size_t p = (size_t)strtoul(state.files[i].add.path.data + 1, NULL, 10);
                 CHECK_EQ(state.files[i].added_version, added[p]);
                 CHECK((state.files[i].add.dv.storage != 0) == (vector[p] != 0));
                 CHECK(i == 0 || state.files[i - 1].added_version <= state.files[i].added_version);
@@ -696,4 +758,4 @@ TEST(state_against_a_model) {
 TEST_MAIN(RUN(commit_names); RUN(folder_names); RUN(paths); RUN(round_trip); RUN(written_json);
           RUN(foreign_commits); RUN(refused_commits); RUN(too_deep_or_too_many);
           RUN(state_of_files); RUN(state_of_transactions_and_drops); RUN(state_writable);
-          RUN(state_against_a_model))
+          RUN(state_without_memory); RUN(state_against_a_model))

@@ -233,6 +233,42 @@ TEST(versions_types_and_sections) {
     fixture_deinit(&f);
 }
 
+typedef struct finder {
+    vexi_index_file *file;
+    const index_fixture *fixture;
+    size_t found_count; /* atomic */
+} finder;
+
+static void find_some(void *argument, size_t part) {
+    finder *f = argument;
+    for (size_t i = part; i < f->fixture->input.row_count; i += 8) {
+        vex_string id = f->fixture->input.rows[i]->id;
+        bool found;
+        uint64_t row;
+        CHECK_OK(vexi_index_find(f->file, id, vexi_hash64(id.data, id.size), &found, &row, &err));
+        CHECK(found && row == i);
+        __atomic_fetch_add(&f->found_count, 1, __ATOMIC_RELAXED);
+    }
+}
+
+/* Several threads touch the same blocks for the first time. */
+TEST(threads_read_one_file) {
+    index_fixture f;
+    fixture_init(&f, 30000, 2, VEX_METRIC_L2, 0);
+    vexi_span bytes;
+    uint8_t *memory;
+    uint32_t head_size, head_crc;
+    fixture_write(&f, &bytes, &memory, &head_size, &head_crc);
+    vexi_index_file file;
+    CHECK_OK(vexi_index_open(vex_test_env(), bytes, head_size, head_crc, &file, &err));
+    finder work = {.file = &file, .fixture = &f};
+    vexi_parallel(vex_test_env(), 8, find_some, &work);
+    CHECK_EQ(work.found_count, 30000);
+    vexi_index_close(&file);
+    vexi_free(vex_test_env(), memory);
+    fixture_deinit(&f);
+}
+
 TEST(two_rows_of_one_id_are_refused) {
     index_fixture f;
     fixture_init(&f, 5, 3, VEX_METRIC_L2, 0);
@@ -253,4 +289,4 @@ TEST(two_rows_of_one_id_are_refused) {
 
 TEST_MAIN(RUN(round_trips); RUN(flipped_bits); RUN(every_cut_is_refused);
           RUN(changed_heads_with_valid_checksums); RUN(versions_types_and_sections);
-          RUN(two_rows_of_one_id_are_refused))
+          RUN(threads_read_one_file); RUN(two_rows_of_one_id_are_refused))

@@ -486,6 +486,9 @@ static vex_status read_body(vexi_span body, vexi_arena *arena, vexi_wal_record *
     if (out->kind == VEXI_WAL_PUT && out->row.vector == NULL) {
         return vexi_fail(err, VEX_CORRUPT, "log record without a vector");
     }
+    if (out->kind == VEXI_WAL_DELETE && seen != 1u << (TAG_ID & ~(unsigned)TAG_MUST)) {
+        return vexi_fail(err, VEX_CORRUPT, "log record of a delete with more than an id");
+    }
     return VEX_OK;
 }
 

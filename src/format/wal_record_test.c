@@ -322,6 +322,13 @@ TEST(what_makes_no_sense_is_refused) {
         }
         vexi_buffer_deinit(&file);
     }
+    /* A delete is an id alone. */
+    start(&file);
+    vexi_wal_record whole = put_record("ab", vector, 1);
+    size_t whole_at = append(&file, &whole, 1);
+    file.data[whole_at + 68] = VEXI_WAL_DELETE;
+    CHECK_EQ(read_mended(&file, whole_at, &arena), VEX_CORRUPT);
+    vexi_buffer_deinit(&file);
     /* A field that may be skipped is. */
     start(&file);
     vexi_wal_record record = put_record("ab", vector, 1);
