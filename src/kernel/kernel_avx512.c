@@ -14,8 +14,7 @@
 
 #if defined(VEX_SIMDE)
 #define VEX_AVX512 1
-#include <simde/x86/avx512.h>
-#include <simde/x86/fma.h>
+#include "kernel_simde.h"
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
     defined(__AVX512VL__)
 #define VEX_AVX512 1
