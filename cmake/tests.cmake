@@ -31,3 +31,4 @@ foreach(source IN LISTS test_sources)
 endforeach()
 
 include(cmake/suites.cmake)
+include(cmake/kernel_tests.cmake)

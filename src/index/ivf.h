@@ -19,7 +19,8 @@ typedef struct vexi_ivf {
     uint32_t list_count;
     uint32_t dimension;
     float *centroids; /* list_count x dimension, 64-byte aligned                               */
-    float *radii;     /* list_count: largest distance (not squared) of a row to its centroid   */
+    float *radii;     /* list_count: largest distance (not squared) of a row to its centroid,
+                         rounded up; infinite where a float32 cannot hold it               */
     uint32_t *list_first; /* list_count + 1: first row position of each list, in the new order */
     uint32_t *order; /* row_count: order[position] = row in the input                         */
 } vexi_ivf;

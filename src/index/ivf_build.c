@@ -5,6 +5,7 @@
  * not depend on how the input is sorted. Within a list rows keep the order of the input. Memory
  * beyond the result: 4 bytes per row for its list (8 more under cosine), the sample's numbers, and
  * scratch per thread; the rows themselves are not copied. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -76,7 +77,8 @@ static void measure_list(void *argument, size_t list) {
         largest = square > largest ? square : largest;
     }
     /* Rounded up, so that it bounds every row. */
-    ivf->radii[list] = nextafterf((float)sqrt(largest), INFINITY);
+    double radius = sqrt(largest);
+    ivf->radii[list] = radius >= FLT_MAX ? INFINITY : nextafterf((float)radius, INFINITY);
 }
 
 /* Bring lists without rows out: move the others' centroids and offsets together. */

@@ -31,6 +31,12 @@ typedef struct vexi_kernels {
      */
     void (*dot_matrix)(const float *a, size_t a_count, const float *b, size_t b_count,
                        uint32_t dimension, float *out, size_t out_stride);
+
+    /* The least of bias[j] - products[j] over j in 0 .. count - 1, at the lowest j of equals: if it
+     * is below *best, it becomes *best and j becomes *index; else both stay. What is not a number
+     * is not below anything. Follows dot_matrix in the assignment of k-means. */
+    void (*least)(const float *bias, const float *products, size_t count, float *best,
+                  uint32_t *index);
 } vexi_kernels;
 
 /* The chosen variant. */

@@ -21,8 +21,6 @@
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 ALWAYS_INLINE __m256 step(operation op, __m256 sum, __m256 q, __m256 x) {
     if (op == OPERATION_L2) {
         __m256 difference = _mm256_sub_ps(q, x);
@@ -52,6 +50,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
                               size_t stride, uint32_t dimension) {
     const uint8_t *row[4];
     __m256 low[4], high[4];
+    UNROLL
     for (size_t r = 0; r < 4; r++) {
         row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = _mm256_setzero_ps();
@@ -64,6 +63,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
             q0 = _mm256_loadu_ps(query + j);
             q1 = _mm256_loadu_ps(query + j + LANES);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             if (lanes > 1) {
                 _mm_prefetch((const char *)value_at(row[r], j) + PREFETCH_BYTES, _MM_HINT_T0);
@@ -76,6 +76,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         if (op != OPERATION_NORM) {
             q0 = _mm256_loadu_ps(query + j);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             low[r] = step(op, low[r], q0, _mm256_loadu_ps(value_at(row[r], j)));
         }
@@ -86,10 +87,12 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         if (op != OPERATION_NORM) {
             q1 = _mm256_maskload_ps(query + j, mask);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             high[r] = step(op, high[r], q1, _mm256_maskload_ps(value_at(row[r], j), mask));
         }
     }
+    UNROLL
     for (size_t r = 0; r < lanes; r++) {
         low[r] = _mm256_add_ps(low[r], high[r]);
     }
@@ -127,6 +130,7 @@ static void avx2_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t
 ALWAYS_INLINE void tile(size_t rows, const float *a, size_t a_stride, const float *panel,
                         size_t depth, float *out, size_t out_stride, size_t columns, bool add) {
     __m256 sum[TILE_ROWS][2];
+    UNROLL
     for (size_t r = 0; r < rows; r++) {
         sum[r][0] = _mm256_setzero_ps();
         sum[r][1] = _mm256_setzero_ps();
@@ -134,15 +138,21 @@ ALWAYS_INLINE void tile(size_t rows, const float *a, size_t a_stride, const floa
     for (size_t k = 0; k < depth; k++) {
         __m256 b0 = _mm256_load_ps(panel + k * TILE_COLUMNS);
         __m256 b1 = _mm256_load_ps(panel + k * TILE_COLUMNS + LANES);
+        UNROLL
         for (size_t r = 0; r < rows; r++) {
             __m256 value = _mm256_broadcast_ss(a + r * a_stride + k);
             sum[r][0] = _mm256_fmadd_ps(value, b0, sum[r][0]);
             sum[r][1] = _mm256_fmadd_ps(value, b1, sum[r][1]);
         }
     }
+    UNROLL
     for (size_t r = 0; r < rows; r++) {
         float *target = out + r * out_stride;
-        for (size_t half = 0; half < 2 && half * LANES < columns; half++) {
+        UNROLL
+        for (size_t half = 0; half < 2; half++) {
+            if (half * LANES >= columns) {
+                break;
+            }
             uint32_t left = (uint32_t)(columns - half * LANES);
             __m256i mask = tail_mask(left < LANES ? left : LANES);
             __m256 value = sum[r][half];
@@ -180,12 +190,42 @@ static void avx2_dot_matrix(const float *a, size_t a_count, const float *b, size
     block_matrix(a, a_count, b, b_count, dimension, out, out_stride);
 }
 
+static void avx2_least(const float *bias, const float *products, size_t count, float *best,
+                       uint32_t *index) {
+    __m256 least = _mm256_set1_ps(*best);
+    __m256i at = _mm256_setzero_si256();
+    __m256i here = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    size_t j = 0;
+    for (; j + LANES <= count; j += LANES) {
+        __m256 score = _mm256_sub_ps(_mm256_loadu_ps(bias + j), _mm256_loadu_ps(products + j));
+        __m256 less = _mm256_cmp_ps(score, least, _CMP_LT_OQ);
+        least = _mm256_blendv_ps(least, score, less);
+        at = _mm256_blendv_epi8(at, here, _mm256_castps_si256(less));
+        here = _mm256_add_epi32(here, _mm256_set1_epi32((int)LANES));
+    }
+    if (j < count) {
+        __m256i mask = tail_mask((uint32_t)(count - j));
+        __m256 score = _mm256_sub_ps(_mm256_maskload_ps(bias + j, mask),
+                                     _mm256_maskload_ps(products + j, mask));
+        __m256 less =
+            _mm256_and_ps(_mm256_cmp_ps(score, least, _CMP_LT_OQ), _mm256_castsi256_ps(mask));
+        least = _mm256_blendv_ps(least, score, less);
+        at = _mm256_blendv_epi8(at, here, _mm256_castps_si256(less));
+    }
+    float scores[LANES];
+    uint32_t indexes[LANES];
+    _mm256_storeu_ps(scores, least);
+    _mm256_storeu_si256((__m256i *)(void *)indexes, at);
+    vexi_least_of_lanes(scores, indexes, LANES, best, index);
+}
+
 const vexi_kernels vexi_kernels_avx2 = {
     .name = "avx2",
     .l2 = avx2_l2,
     .dot = avx2_dot,
     .norm = avx2_norm,
     .dot_matrix = avx2_dot_matrix,
+    .least = avx2_least,
 };
 
 #endif

@@ -14,8 +14,7 @@
 
 #if defined(VEX_SIMDE)
 #define VEX_AVX512 1
-#include <simde/x86/avx512.h>
-#include <simde/x86/fma.h>
+#include "kernel_simde.h"
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
     defined(__AVX512VL__)
 #define VEX_AVX512 1
@@ -30,8 +29,6 @@
 #define PREFETCH_BYTES 4096u
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 ALWAYS_INLINE __m512 step(operation op, __m512 sum, __m512 q, __m512 x) {
     if (op == OPERATION_L2) {
@@ -62,6 +59,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
                               size_t stride, uint32_t dimension) {
     const uint8_t *row[4];
     __m512 low[4], high[4];
+    UNROLL
     for (size_t r = 0; r < 4; r++) {
         row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = _mm512_setzero_ps();
@@ -74,6 +72,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
             q0 = _mm512_loadu_ps(query + j);
             q1 = _mm512_loadu_ps(query + j + LANES);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             const uint8_t *at = row[r] + j * sizeof(float);
             if (lanes > 1) {
@@ -88,6 +87,7 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         if (op != OPERATION_NORM) {
             q0 = _mm512_loadu_ps(query + j);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             low[r] = step(op, low[r], q0, _mm512_loadu_ps(row[r] + j * sizeof(float)));
         }
@@ -98,12 +98,14 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         if (op != OPERATION_NORM) {
             q1 = _mm512_maskz_loadu_ps(mask, query + j);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             __m512 x = _mm512_maskz_loadu_ps(mask, row[r] + j * sizeof(float));
             high[r] = step(op, high[r], q1, x);
         }
     }
     __m256 sum[4];
+    UNROLL
     for (size_t r = 0; r < lanes; r++) {
         sum[r] = fold(_mm512_add_ps(low[r], high[r]));
     }
@@ -141,6 +143,7 @@ static void avx512_norm(const uint8_t *rows, size_t stride, size_t count, uint32
 ALWAYS_INLINE void tile(size_t rows, const float *a, size_t a_stride, const float *panel,
                         size_t depth, float *out, size_t out_stride, size_t columns, bool add) {
     __m512 sum[TILE_ROWS][2];
+    UNROLL
     for (size_t r = 0; r < rows; r++) {
         sum[r][0] = _mm512_setzero_ps();
         sum[r][1] = _mm512_setzero_ps();
@@ -148,15 +151,21 @@ ALWAYS_INLINE void tile(size_t rows, const float *a, size_t a_stride, const floa
     for (size_t k = 0; k < depth; k++) {
         __m512 b0 = _mm512_load_ps(panel + k * TILE_COLUMNS);
         __m512 b1 = _mm512_load_ps(panel + k * TILE_COLUMNS + LANES);
+        UNROLL
         for (size_t r = 0; r < rows; r++) {
             __m512 value = _mm512_set1_ps(a[r * a_stride + k]);
             sum[r][0] = _mm512_fmadd_ps(value, b0, sum[r][0]);
             sum[r][1] = _mm512_fmadd_ps(value, b1, sum[r][1]);
         }
     }
+    UNROLL
     for (size_t r = 0; r < rows; r++) {
         float *target = out + r * out_stride;
-        for (size_t half = 0; half < 2 && half * LANES < columns; half++) {
+        UNROLL
+        for (size_t half = 0; half < 2; half++) {
+            if (half * LANES >= columns) {
+                break;
+            }
             size_t left = columns - half * LANES;
             __mmask16 mask = tail_mask(left < LANES ? left : LANES);
             __m512 value = sum[r][half];
@@ -194,12 +203,34 @@ static void avx512_dot_matrix(const float *a, size_t a_count, const float *b, si
     block_matrix(a, a_count, b, b_count, dimension, out, out_stride);
 }
 
+static void avx512_least(const float *bias, const float *products, size_t count, float *best,
+                         uint32_t *index) {
+    __m512 least = _mm512_set1_ps(*best);
+    __m512i at = _mm512_setzero_si512();
+    __m512i here = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (size_t j = 0; j < count; j += LANES) {
+        __mmask16 mask = tail_mask(count - j < LANES ? count - j : LANES);
+        __m512 score = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, bias + j),
+                                     _mm512_maskz_loadu_ps(mask, products + j));
+        __mmask16 less = _mm512_mask_cmp_ps_mask(mask, score, least, _CMP_LT_OQ);
+        least = _mm512_mask_mov_ps(least, less, score);
+        at = _mm512_mask_mov_epi32(at, less, here);
+        here = _mm512_add_epi32(here, _mm512_set1_epi32((int)LANES));
+    }
+    float scores[LANES];
+    uint32_t indexes[LANES];
+    _mm512_storeu_ps(scores, least);
+    _mm512_storeu_si512(indexes, at);
+    vexi_least_of_lanes(scores, indexes, LANES, best, index);
+}
+
 const vexi_kernels vexi_kernels_avx512 = {
     .name = "avx512",
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
     .dot_matrix = avx512_dot_matrix,
+    .least = avx512_least,
 };
 
 #endif

@@ -8,6 +8,16 @@
 
 #include "kernel/kernel.h"
 
+/* Before a loop over registers, whose count the compiler knows: unrolled at every optimisation
+ * level, else the registers would live in memory. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 extern const vexi_kernels vexi_kernels_scalar;
 #if defined(__x86_64__)
 extern const vexi_kernels vexi_kernels_avx2;
@@ -16,5 +26,23 @@ extern const vexi_kernels vexi_kernels_avx512;
 #if defined(__aarch64__)
 extern const vexi_kernels vexi_kernels_neon;
 #endif
+
+/* The end of every variant's `least`: lanes' best scores and where each was found first, in the
+ * form of kernel.h. A lane that found nothing has the score *best. */
+static inline void vexi_least_of_lanes(const float *scores, const uint32_t *indexes, size_t lanes,
+                                       float *best, uint32_t *index) {
+    float least = *best;
+    uint32_t at = 0;
+    for (size_t l = 0; l < lanes; l++) {
+        if (scores[l] < least || (scores[l] == least && least < *best && indexes[l] < at)) {
+            least = scores[l];
+            at = indexes[l];
+        }
+    }
+    if (least < *best) {
+        *best = least;
+        *index = at;
+    }
+}
 
 #endif

@@ -19,8 +19,6 @@
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 ALWAYS_INLINE float32x4_t step(operation op, float32x4_t sum, float32x4_t q, float32x4_t x) {
     if (op == OPERATION_L2) {
         float32x4_t difference = vsubq_f32(q, x);
@@ -51,6 +49,7 @@ ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *qu
                                    const uint8_t *rows, size_t stride, uint32_t dimension) {
     const uint8_t *row[4];
     float32x4_t low[4], high[4];
+    UNROLL
     for (size_t r = 0; r < 4; r++) {
         row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = vdupq_n_f32(0);
@@ -63,6 +62,7 @@ ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *qu
             q0 = load(query + j * sizeof(float));
             q1 = load(query + (j + LANES) * sizeof(float));
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             low[r] = step(op, low[r], q0, load(row[r] + j * sizeof(float)));
             high[r] = step(op, high[r], q1, load(row[r] + (j + LANES) * sizeof(float)));
@@ -72,6 +72,7 @@ ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *qu
         if (op != OPERATION_NORM) {
             q0 = load(query + j * sizeof(float));
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             low[r] = step(op, low[r], q0, load(row[r] + j * sizeof(float)));
         }
@@ -81,10 +82,12 @@ ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *qu
         if (op != OPERATION_NORM) {
             q1 = load_tail(query + j * sizeof(float), dimension - j);
         }
+        UNROLL
         for (size_t r = 0; r < lanes; r++) {
             high[r] = step(op, high[r], q1, load_tail(row[r] + j * sizeof(float), dimension - j));
         }
     }
+    UNROLL
     for (size_t r = 0; r < lanes; r++) {
         low[r] = vaddq_f32(low[r], high[r]);
     }
@@ -124,7 +127,9 @@ static void neon_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t
 static void tile_4x4(const float *a, const float *b, size_t dimension, float *out,
                      size_t out_stride) {
     float32x4_t sum[4][4];
+    UNROLL
     for (size_t r = 0; r < 4; r++) {
+        UNROLL
         for (size_t c = 0; c < 4; c++) {
             sum[r][c] = vdupq_n_f32(0);
         }
@@ -132,25 +137,31 @@ static void tile_4x4(const float *a, const float *b, size_t dimension, float *ou
     size_t j = 0;
     for (; j + LANES <= dimension; j += LANES) {
         float32x4_t y[4];
+        UNROLL
         for (size_t c = 0; c < 4; c++) {
             y[c] = vld1q_f32(b + c * dimension + j);
         }
+        UNROLL
         for (size_t r = 0; r < 4; r++) {
             float32x4_t x = vld1q_f32(a + r * dimension + j);
+            UNROLL
             for (size_t c = 0; c < 4; c++) {
                 sum[r][c] = vfmaq_f32(sum[r][c], x, y[c]);
             }
         }
     }
     if (j < dimension) {
+        UNROLL
         for (size_t r = 0; r < 4; r++) {
             float32x4_t x = load_tail((const uint8_t *)(a + r * dimension + j), dimension - j);
+            UNROLL
             for (size_t c = 0; c < 4; c++) {
                 const uint8_t *y = (const uint8_t *)(b + c * dimension + j);
                 sum[r][c] = vfmaq_f32(sum[r][c], x, load_tail(y, dimension - j));
             }
         }
     }
+    UNROLL
     for (size_t r = 0; r < 4; r++) {
         vst1q_f32(out + r * out_stride, reduce(sum[r][0], sum[r][1], sum[r][2], sum[r][3]));
     }
@@ -178,12 +189,40 @@ static void neon_dot_matrix(const float *a, size_t a_count, const float *b, size
     }
 }
 
+static void neon_least(const float *bias, const float *products, size_t count, float *best,
+                       uint32_t *index) {
+    static const uint32_t numbers[LANES] = {0, 1, 2, 3};
+    float32x4_t least = vdupq_n_f32(*best);
+    uint32x4_t at = vdupq_n_u32(0), here = vld1q_u32(numbers);
+    size_t j = 0;
+    for (; j + LANES <= count; j += LANES) {
+        float32x4_t score = vsubq_f32(vld1q_f32(bias + j), vld1q_f32(products + j));
+        uint32x4_t less = vcltq_f32(score, least);
+        least = vbslq_f32(less, score, least);
+        at = vbslq_u32(less, here, at);
+        here = vaddq_u32(here, vdupq_n_u32(LANES));
+    }
+    float scores[LANES];
+    uint32_t indexes[LANES];
+    vst1q_f32(scores, least);
+    vst1q_u32(indexes, at);
+    for (size_t l = 0; j + l < count; l++) {
+        float score = bias[j + l] - products[j + l];
+        if (score < scores[l]) {
+            scores[l] = score;
+            indexes[l] = (uint32_t)(j + l);
+        }
+    }
+    vexi_least_of_lanes(scores, indexes, LANES, best, index);
+}
+
 const vexi_kernels vexi_kernels_neon = {
     .name = "neon",
     .l2 = neon_l2,
     .dot = neon_dot,
     .norm = neon_norm,
     .dot_matrix = neon_dot_matrix,
+    .least = neon_least,
 };
 
 #endif

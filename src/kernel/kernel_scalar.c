@@ -60,10 +60,22 @@ static void scalar_dot_matrix(const float *a, size_t a_count, const float *b, si
     }
 }
 
+static void scalar_least(const float *bias, const float *products, size_t count, float *best,
+                         uint32_t *index) {
+    for (size_t j = 0; j < count; j++) {
+        float score = bias[j] - products[j];
+        if (score < *best) {
+            *best = score;
+            *index = (uint32_t)j;
+        }
+    }
+}
+
 const vexi_kernels vexi_kernels_scalar = {
     .name = "scalar",
     .l2 = scalar_l2,
     .dot = scalar_dot,
     .norm = scalar_norm,
     .dot_matrix = scalar_dot_matrix,
+    .least = scalar_least,
 };

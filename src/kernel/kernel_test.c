@@ -241,6 +241,44 @@ TEST(matrix_matches_reference) {
     }
 }
 
+/* All variants give what the scalar loop gives, bit for bit; few distinct values, so many ties. */
+TEST(least_matches_scalar) {
+    uint64_t random = vex_test_seed(4);
+    variant variants[8];
+    size_t variant_count = list_variants(variants);
+    for (size_t trial = 0; trial < 3000; trial++) {
+        size_t count = trial % 100;
+        float *bias = malloc((count + 1) * sizeof *bias);
+        float *products = malloc((count + 1) * sizeof *products);
+        uint64_t values = 1 + vex_test_below(&random, 200);
+        for (size_t j = 0; j < count; j++) {
+            bias[j] = (float)vex_test_below(&random, values);
+            products[j] = trial % 9 == 5 && j % 3 == 0 ? NAN : (float)vex_test_below(&random, 5);
+            if (trial % 11 == 7 && j % 5 == 2) {
+                bias[j] = products[j] = INFINITY;
+            }
+        }
+        float start = trial % 3 == 0 ? (float)vex_test_below(&random, values) : INFINITY;
+        float wanted = start;
+        uint32_t wanted_index = 777;
+        vexi_kernels_named("scalar")->least(bias, products, count, &wanted, &wanted_index);
+        CHECK(wanted_index == 777 || bias[wanted_index] - products[wanted_index] == wanted);
+        for (size_t j = 0; j < count; j++) {
+            CHECK(!(bias[j] - products[j] < wanted));
+            CHECK(j >= wanted_index || bias[j] - products[j] != wanted || wanted_index == 777);
+        }
+        for (size_t v = 0; v < variant_count; v++) {
+            float best = start;
+            uint32_t index = 777;
+            variants[v].kernels->least(bias, products, count, &best, &index);
+            CHECK(best == wanted);
+            CHECK_EQ(index, wanted_index);
+        }
+        free(bias);
+        free(products);
+    }
+}
+
 TEST(distance_is_exact) {
     uint64_t random = vex_test_seed(3);
     for (uint32_t dimension = 1; dimension < 200; dimension += 7) {
@@ -310,4 +348,4 @@ TEST(chosen_variant) {
 }
 
 TEST_MAIN(RUN(rows_match_reference); RUN(overflow_is_infinite); RUN(matrix_matches_reference);
-          RUN(distance_is_exact); RUN(finite); RUN(chosen_variant))
+          RUN(least_matches_scalar); RUN(distance_is_exact); RUN(finite); RUN(chosen_variant))

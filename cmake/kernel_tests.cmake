@@ -1,0 +1,91 @@
+# Kernel tests that need another compiler or compilation than the library's.
+#
+#   kernel/simde   the AVX-512 file compiled a second time through SIMDe, without AVX-512, so that
+#                  its code is tested on machines that cannot run it
+#   kernel/avx2, kernel/scalar
+#                  the index tests on the variants that the dispatch does not choose here
+#   kernel/neon    the NEON file and the same test, cross-compiled, under qemu
+#
+# What the machine lacks is reported as a skipped test that says what to install.
+
+set(kernel_test_environment
+  "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1;UBSAN_OPTIONS=print_stacktrace=1")
+
+function(add_skipped_test name message)
+  add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: ${message}")
+  set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "^skipped: ")
+endfunction()
+
+# SIMDe
+find_path(SIMDE_INCLUDE simde/x86/avx512.h)
+if(SIMDE_INCLUDE)
+  # Through a file of another name, as the source itself has flags that enable AVX-512.
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/kernel_simde.c
+    CONTENT "#include \"kernel/kernel_avx512.c\"\n")
+  add_library(kernel_simde OBJECT ${CMAKE_BINARY_DIR}/kernel_simde.c)
+  target_compile_definitions(kernel_simde PRIVATE VEX_SIMDE SIMDE_ENABLE_NATIVE_ALIASES
+    vexi_kernels_avx512=vexi_kernels_avx512_simde)
+  target_include_directories(kernel_simde PRIVATE tests)
+  target_include_directories(kernel_simde SYSTEM PRIVATE ${SIMDE_INCLUDE})
+  target_link_libraries(kernel_simde PRIVATE vex_flags)
+  # Wide vectors pass between functions of this one file only.
+  target_compile_options(kernel_simde PRIVATE -Wno-psabi)
+  add_executable(test_kernel_simde src/kernel/kernel_test.c $<TARGET_OBJECTS:kernel_simde>)
+  target_compile_definitions(test_kernel_simde PRIVATE VEX_TEST_SIMDE)
+  target_include_directories(test_kernel_simde PRIVATE tests)
+  target_link_libraries(test_kernel_simde PRIVATE vex_flags vexlake_static)
+  add_test(NAME kernel/simde COMMAND test_kernel_simde)
+  set_tests_properties(kernel/simde PROPERTIES TIMEOUT 900
+    ENVIRONMENT "${kernel_test_environment}")
+else()
+  add_skipped_test(kernel/simde "no SIMDe (Debian: libsimde-dev)")
+endif()
+
+# The index on every variant that can be forced.
+foreach(variant scalar avx2)
+  add_test(NAME kernel/index_${variant} COMMAND ${CMAKE_COMMAND} -E env VEXLAKE_KERNEL=${variant}
+    sh -c "$<TARGET_FILE:test_index_flat_test> && $<TARGET_FILE:test_index_ivf_test>")
+  set_tests_properties(kernel/index_${variant} PROPERTIES TIMEOUT 900
+    ENVIRONMENT "${kernel_test_environment}")
+endforeach()
+
+# NEON
+find_program(AARCH64_GCC aarch64-linux-gnu-gcc)
+find_program(QEMU_AARCH64 NAMES qemu-aarch64 qemu-aarch64-static)
+if(AARCH64_GCC AND NOT DEFINED AARCH64_GCC_LINKS)
+  # The compiler alone does not do: it needs the target's C library.
+  file(WRITE ${CMAKE_BINARY_DIR}/neon_probe.c "#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
+  execute_process(COMMAND ${AARCH64_GCC} -static ${CMAKE_BINARY_DIR}/neon_probe.c -o
+    ${CMAKE_BINARY_DIR}/neon_probe RESULT_VARIABLE neon_probe OUTPUT_QUIET ERROR_QUIET)
+  if(neon_probe EQUAL 0)
+    set(AARCH64_GCC_LINKS ON CACHE INTERNAL "The aarch64 cross compiler makes static programs")
+  endif()
+endif()
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  message(STATUS "NEON kernels are tested natively")
+elseif(AARCH64_GCC_LINKS AND QEMU_AARCH64)
+  set(neon_sources src/base/status.c src/base/env.c src/kernel/kernel_scalar.c
+    src/kernel/kernel_neon.c src/kernel/kernel_avx2.c src/kernel/kernel_avx512.c
+    src/kernel/kernel_distance.c src/kernel/kernel_dispatch.c src/kernel/kernel_test.c)
+  list(TRANSFORM neon_sources PREPEND ${CMAKE_SOURCE_DIR}/)
+  file(GLOB neon_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.h
+    ${CMAKE_SOURCE_DIR}/src/kernel/*.h)
+  set(neon_werror)
+  if(VEX_WERROR)
+    set(neon_werror -Werror)
+  endif()
+  add_custom_command(OUTPUT test_kernel_neon
+    COMMAND ${AARCH64_GCC} -std=c11 -D_DEFAULT_SOURCE -O2 -Wall -Wextra -Wpedantic -Wshadow
+      -Wconversion -Wno-sign-conversion ${neon_werror} -ffp-contract=off -fno-math-errno
+      -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/tests
+      ${neon_sources} -static -lm -lpthread -o test_kernel_neon
+    DEPENDS ${neon_sources} ${neon_headers} ${CMAKE_SOURCE_DIR}/tests/check.h
+      ${CMAKE_SOURCE_DIR}/include/vexlake.h
+    COMMENT "Cross-compiling the NEON kernels and their test" VERBATIM)
+  add_custom_target(kernel_neon ALL DEPENDS test_kernel_neon)
+  add_test(NAME kernel/neon COMMAND ${QEMU_AARCH64} ${CMAKE_BINARY_DIR}/test_kernel_neon)
+  set_tests_properties(kernel/neon PROPERTIES TIMEOUT 900)
+else()
+  add_skipped_test(kernel/neon
+    "no cross compiler or emulator (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user)")
+endif()
