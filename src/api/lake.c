@@ -174,7 +174,7 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
     vexi_lake_config config;
     const char *path;
     vexi_store *store;
-    lake_keeper *keeper;
+    lake_keeper *keeper = NULL;
 
     if (out == NULL) {
         return vexi_fail(err, VEX_INVALID, "out is NULL");

@@ -159,17 +159,26 @@ static uint32_t probe_count(const vexi_index_file *index, uint32_t k, uint32_t n
     return count > index->list_count ? index->list_count : count;
 }
 
-/* How many of the ranked lists to probe. */
+/* How many of the ranked lists to probe: nprobe of them, and more while they hold fewer live rows
+ * than the answer needs. By default a list counts by the share of its rows that live (a quarter at
+ * least), so that deleting a query's neighbourhood does not leave it with empty lists alone. */
 static uint32_t lists_needed(const vexi_index_file *index, const uint32_t *lists,
                              const vexi_source *source, uint32_t k, uint32_t nprobe) {
     uint64_t live = source->row_count - source->hidden_count;
     uint64_t wanted = live < k ? live : k;
+    uint64_t quarters_wanted = 4 * (uint64_t)probe_count(index, k, nprobe);
+    uint64_t quarters = 0;
     uint64_t seen = 0;
     uint32_t count = 0;
-    uint32_t probes = probe_count(index, k, nprobe);
-    while (count < index->list_count && (count < probes || seen < wanted)) {
+    while (count < index->list_count && (quarters < quarters_wanted || seen < wanted)) {
         uint32_t list = lists[count++];
-        seen += live_rows(source->hidden, index->list_first[list], index->list_first[list + 1]);
+        uint64_t first = index->list_first[list];
+        uint64_t end = index->list_first[list + 1];
+        uint64_t live_in_list = live_rows(source->hidden, first, end);
+        bool whole = nprobe != 0 || live_in_list == end - first;
+        uint64_t share = whole ? 4 : 4 * live_in_list / (end - first);
+        quarters += share == 0 ? 1 : share;
+        seen += live_in_list;
     }
     return count;
 }
