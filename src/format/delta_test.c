@@ -683,7 +683,7 @@ TEST(state_against_a_model) {
             }
             CHECK_EQ(state.file_count, live);
             for (size_t i = 0; i < state.file_count; i++) {
-                size_t p = (size_t)atol(state.files[i].add.path.data + 1);
+                size_t p = (size_t)strtoul(state.files[i].add.path.data + 1, NULL, 10);
                 CHECK_EQ(state.files[i].added_version, added[p]);
                 CHECK((state.files[i].add.dv.storage != 0) == (vector[p] != 0));
                 CHECK(i == 0 || state.files[i - 1].added_version <= state.files[i].added_version);
