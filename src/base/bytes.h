@@ -12,7 +12,8 @@ typedef struct vexi_span {
     size_t size;
 } vexi_span;
 
-/* A wanted piece of an object; `data` receives where its bytes are: in a mapping, or in an arena. */
+/* A wanted piece of an object; `data` receives where its bytes are: in a mapping, or in an arena.
+ */
 typedef struct vexi_piece {
     uint64_t offset;
     size_t size;

@@ -106,7 +106,8 @@ typedef struct vexi_store_ops {
     void (*log_close)(vexi_log_file *log);
 
     /* VEXI_STORE_CAN_LOCK: hold the store for writing, by name of a lock file, until unlock
-     * or the end of the store. VEX_BUSY when another process or store handle holds it; the message tells who. */
+     * or the end of the store. VEX_BUSY when another process or store handle holds it; the message
+     * tells who. */
     vex_status (*lock)(vexi_store *store, const char *name, vex_error *err);
     /* Give the lock back; fine without one. Reading goes on. */
     void (*unlock)(vexi_store *store);

@@ -166,8 +166,8 @@ static vex_status deleted_own(const vexi_env *env, table_segment *entry, vex_err
 }
 
 /* A file that another engine added: its rows hide older rows of their ids, and of two rows with one
- * id in it the later counts. The log does not say so until our next commit does: a row must not come
- * back when the one that hid it is deleted in its turn. */
+ * id in it the later counts. The log does not say so until our next commit does: a row must not
+ * come back when the one that hid it is deleted in its turn. */
 static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_t position,
                                vex_error *err) {
     const vexi_env *env = table->core->env;

@@ -62,7 +62,8 @@ bool vexi_memtable_find(vexi_memtable *memtable, vex_string id, uint64_t hash, u
 bool vexi_memtable_is_tombstone(const vexi_memtable *memtable, uint64_t row);
 uint64_t vexi_memtable_hash(const vexi_memtable *memtable, uint64_t row);
 
-enum { VEXI_NO_ROW = UINT32_MAX, VEXI_MEMTABLE_ROW_MAX = 1 << 28 };
+#define VEXI_NO_ROW UINT32_MAX
+enum { VEXI_MEMTABLE_ROW_MAX = 1 << 28 };
 /* The row of the same id that this row supersedes, or VEXI_NO_ROW. */
 uint32_t vexi_memtable_previous(const vexi_memtable *memtable, uint64_t row);
 /* True if a later row (below count) has the same id. */

@@ -301,6 +301,9 @@ vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const cha
         status = add->index.path.data != NULL ? open_indexed(segment, folder, add, &damage)
                                               : open_foreign(segment, &schema->schema, &damage);
     }
+    if (status == VEX_INVALID || status == VEX_UNSUPPORTED || status == VEX_LIMIT) {
+        status = VEX_CORRUPT; /* a foreign file that breaks the collection's rules: no caller did */
+    }
     if (status == VEX_MEMORY) {
         vexi_segment_release(segment);
         if (err != NULL) {

@@ -196,7 +196,8 @@ static vex_status view_build(vexi_table *table, vexi_view **out, vex_error *err)
         pthread_mutex_lock(&table->state_lock);
         entry = table->active.memtable == active ? &table->active : &table->sealed[sealed_count];
         VEX_ASSERT(entry->memtable == active);
-        *entry = current;
+        entry->hidden = current.hidden;
+        entry->resolved = current.resolved; /* the rest is read under other locks */
         pthread_mutex_unlock(&table->state_lock);
     }
     view_impl *impl = NULL;

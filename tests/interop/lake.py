@@ -26,8 +26,8 @@ def free_port():
 
 
 @contextlib.contextmanager
-def server(lake, *flags):
-    """Serve a lake; a client comes out. The end asks for a clean shutdown, which must succeed."""
+def server(lake, *flags, status=0):
+    """Serve a lake; a client comes out. The end asks for a clean shutdown, which has this status."""
     port = free_port()
     process = subprocess.Popen([PROGRAM, "serve", "--lake", str(lake), "--port", str(port), *flags])
     client = redis.Redis(port=port, protocol=3, socket_timeout=60)
@@ -41,7 +41,7 @@ def server(lake, *flags):
         yield client
         client.close()
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(60) == status
     finally:
         if process.poll() is None:
             process.kill()

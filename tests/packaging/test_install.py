@@ -98,7 +98,9 @@ def test_go(environment, tmp_path):
     go = ROOT / "build/go/go"
     if not go.exists():
         pytest.skip("no Go: tools/setup test brings one")
-    environment = dict(environment, GOTOOLCHAIN="local", GOFLAGS="-mod=readonly -buildvcs=false", CGO_ENABLED="1")
+    environment = dict(environment, GOTOOLCHAIN="local", GOFLAGS="-mod=readonly -buildvcs=false", CGO_ENABLED="1",
+                       # Go's cache does not look at what pkg-config says, but it looks at this.
+                       CGO_LDFLAGS=f"-L{environment['LD_LIBRARY_PATH']}")
     assert run(go, "vet", "embed.go", env=environment, cwd=ROOT / "examples") == ""
     run(go, "build", "-o", tmp_path / "embed", "embed.go", env=environment, cwd=ROOT / "examples")
     lines = run(tmp_path / "embed", env=environment).splitlines()
