@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -481,6 +482,107 @@ static int vset(char **words) {
     return 0;
 }
 
+/* ---- import and flush --------------------------------------------------------------------------
+ */
+
+/* A thread that looks every millisecond at the import's phase and at how much memory is ours. The
+ * mapped input is the page cache's: VmHWM counts it, so anonymous memory is what we sample. */
+typedef struct watch {
+    vex_progress progress;
+    pthread_t thread;
+    uint32_t ended;         /* atomic */
+    uint64_t phase_ns[3];   /* the thread's until it ends, like the rest */
+    uint64_t anonymous_max; /* bytes */
+} watch;
+
+static uint64_t anonymous_bytes(void) {
+    char text[4096];
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    if (got <= 0) {
+        return 0;
+    }
+    text[got] = '\0';
+    const char *at = strstr(text, "RssAnon:");
+    return at == NULL ? 0 : strtoull(at + 8, NULL, 10) * 1024;
+}
+
+static void *watch_run(void *argument) {
+    watch *w = argument;
+    uint64_t last = wall_ns();
+    while (__atomic_load_n(&w->ended, __ATOMIC_ACQUIRE) == 0) {
+        uint32_t phase = __atomic_load_n(&w->progress.phase, __ATOMIC_RELAXED);
+        uint64_t bytes = anonymous_bytes();
+        w->anonymous_max = bytes > w->anonymous_max ? bytes : w->anonymous_max;
+        struct timespec pause = {.tv_nsec = 1000000};
+        nanosleep(&pause, NULL);
+        uint64_t now = wall_ns();
+        w->phase_ns[phase < 3 ? phase : 2] += now - last;
+        last = now;
+    }
+    return NULL;
+}
+
+static void watch_begin(watch *w) {
+    *w = (watch){.ended = 0};
+    if (pthread_create(&w->thread, NULL, watch_run, w) != 0) {
+        fail("watch", "no thread");
+    }
+}
+
+static void watch_end(watch *w) {
+    __atomic_store_n(&w->ended, 1, __ATOMIC_RELEASE);
+    (void)pthread_join(w->thread, NULL);
+}
+
+static vex_index_kind index_named(const char *name) {
+    return strcmp(name, "flat") == 0  ? VEX_INDEX_FLAT
+           : strcmp(name, "ivf") == 0 ? VEX_INDEX_IVF
+                                      : VEX_INDEX_AUTO;
+}
+
+/* `path` NULL: flush. */
+static int bulk(const char *uri, const char *collection, const char *index, const char *path) {
+    vex_lake *lake;
+    vex_error err;
+    uint64_t rows = 0;
+    vex_lake_options options = {.size = sizeof options, .must_exist = path == NULL};
+    if (vex_lake_open(uri, &options, &lake, &err) != VEX_OK) {
+        fail(uri, err.message);
+    }
+    watch w;
+    uint64_t before = anonymous_bytes();
+    watch_begin(&w);
+    vex_import_options import = {
+        .size = sizeof import,
+        .index = index_named(index),
+        .progress = &w.progress,
+    };
+    uint64_t cpu = cpu_ns(), start = wall_ns();
+    vex_status status =
+        path == NULL ? vex_flush(lake, string_of(collection), &err)
+                     : vex_import(lake, string_of(collection), &path, 1, &import, &rows, &err);
+    uint64_t time = wall_ns() - start;
+    cpu = cpu_ns() - cpu;
+    watch_end(&w);
+    if (status != VEX_OK) {
+        fail(collection, err.message);
+    }
+    struct rusage usage;
+    (void)getrusage(RUSAGE_SELF, &usage);
+    print_times(&time, 1, cpu);
+    printf(", \"rows\": %" PRIu64 ", \"reading_ns\": %" PRIu64 ", \"building_ns\": %" PRIu64
+           ", \"committing_ns\": %" PRIu64 ", \"anonymous_before\": %" PRIu64
+           ", \"anonymous_max\": %" PRIu64 ", \"resident_max\": %ld}\n",
+           rows, w.phase_ns[0], w.phase_ns[1], w.phase_ns[2], before, w.anonymous_max,
+           usage.ru_maxrss * 1024);
+    if (vex_lake_close(lake, &err) != VEX_OK) {
+        fail("close", err.message);
+    }
+    return 0;
+}
+
 /* ---- fsync ------------------------------------------------------------------------------------
  */
 
@@ -516,6 +618,12 @@ int main(int argc, char **argv) {
     }
     if (argc == 9 && strcmp(argv[1], "vset") == 0) {
         return vset(argv + 2);
+    }
+    if (argc == 6 && strcmp(argv[1], "import") == 0) {
+        return bulk(argv[2], argv[3], argv[4], argv[5]);
+    }
+    if (argc == 4 && strcmp(argv[1], "flush") == 0) {
+        return bulk(argv[2], argv[3], "auto", NULL);
     }
     if (argc == 5 && strcmp(argv[1], "fsync") == 0) {
         return sync_cost(argv + 2);
