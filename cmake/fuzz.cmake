@@ -3,6 +3,13 @@
 #     build/fuzz/fuzz_resp -max_len=4096 tests/fuzz/corpus/resp
 # Else tests/fuzz/driver.c runs it over tests/fuzz/corpus/<name> and over small changes of those
 # files, as the test fuzz/<name>.
+if(VEX_FUZZ) # the library too tells libFuzzer what it reaches
+  foreach(module IN LISTS VEX_LIBRARY_MODULES VEX_FACADE_MODULES)
+    if(TARGET vex_${module})
+      target_compile_options(vex_${module} PRIVATE -fsanitize=fuzzer-no-link)
+    endif()
+  endforeach()
+endif()
 file(GLOB fuzz_sources CONFIGURE_DEPENDS src/*/*_fuzz.c)
 foreach(source IN LISTS fuzz_sources)
   get_filename_component(name ${source} NAME_WE)
@@ -25,7 +32,11 @@ foreach(source IN LISTS fuzz_sources)
     target_link_options(${target} PRIVATE -fsanitize=fuzzer)
   else()
     target_sources(${target} PRIVATE tests/fuzz/driver.c)
-    add_test(NAME fuzz/${name} COMMAND ${target} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    set(corpus ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+    if(name STREQUAL "row_source")
+      list(APPEND corpus ${CMAKE_SOURCE_DIR}/tests/golden/parquet)
+    endif()
+    add_test(NAME fuzz/${name} COMMAND ${target} ${corpus})
     set_tests_properties(fuzz/${name} PROPERTIES TIMEOUT 900)
   endif()
 endforeach()

@@ -371,6 +371,8 @@ static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buf
 
 vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
                       vexi_delta_commit *commit, vex_error *err) {
+    /* Another engine may have turned on something that we would break. */
+    VEX_TRY(vexi_delta_state_writable(state, err));
     char attempt[37];
     vexi_random_uuid(core->env, attempt);
     commit->attempt_id = vexi_string_of(attempt);
@@ -477,8 +479,10 @@ static vex_status dv_store(vexi_table *table, const vexi_bits *bits, vexi_arena 
 static vex_status upgrade_protocol(const vexi_delta_state *delta, vexi_delta_commit *commit,
                                    vexi_arena *arena, vex_error *err) {
     static const char key[] = "delta.enableDeletionVectors";
-    commit->protocol =
-        (vexi_delta_protocol){.reader_version = 3, .writer_version = 7, .deletion_vectors = true};
+    commit->protocol = delta->protocol; /* with the features that others listed */
+    commit->protocol.reader_version = 3;
+    commit->protocol.writer_version = 7;
+    commit->protocol.deletion_vectors = true;
     commit->metadata = delta->metadata;
     size_t count = delta->metadata.configuration_count;
     vexi_delta_pair *pairs = vexi_arena_array(arena, count + 1, sizeof *pairs);

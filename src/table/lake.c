@@ -285,6 +285,7 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
         const vexi_delta_add *add = &delta->files[i].add;
         commit.removes[commit.remove_count++] = (vexi_delta_remove){.path = add->path,
+                                                                    .raw_path = add->raw_path,
                                                                     .deletion_timestamp_ms = now_ms,
                                                                     .data_change = true,
                                                                     .size_bytes = add->size_bytes,
