@@ -7,16 +7,17 @@
 
 #include "index/ivf.h"
 
-#define FLAT_ROWS       4000u /* fewer are compared in less than a millisecond */
+#define FLAT_ROWS       4000u /* at 384 dimensions, compared in under a millisecond */
 #define LIST_COUNT_MAX  65536u
 #define RADIX_COUNT_MAX 4096u
 
 /* The defaults are measured on 20,000 sentence embeddings of 384 dimensions under cosine, with 500
  * queries that are not among them, and on parts of them (2,500, 5,000 and 10,000 rows). Recall
  * 0.975 needs, with 2 sqrt(rows) lists, about 65, 84, 97 probes for 141, 200, 282 lists at k = 10
- * and 84, 106, 130 at k = 100: the exponent 0.6 and the factors below. Such data is hard: clustered
- * data needs a tenth of that. More lists would mean fewer rows compared (at 20,000 rows and k = 10,
- * 41, 33, 29 and 26 % for 1, 2, 3 and 4 sqrt(rows)), but building takes time in proportion. */
+ * and 84, 106, 130 at k = 100: the exponent 0.6 and the factors below. Such data is hard: 131,072
+ * rows around 2,000 random centres need 11 probes of 724 lists for 0.97 at k = 10. More lists would
+ * mean fewer rows compared (at 20,000 rows and k = 10, 44, 33, 29 and 26 % for 1, 2, 3 and 4
+ * sqrt(rows)), but building takes time in proportion. */
 uint32_t vexi_ivf_default_list_count(uint64_t row_count, uint32_t dimension) {
     (void)dimension; /* no dependence was seen */
     if (row_count < FLAT_ROWS) {

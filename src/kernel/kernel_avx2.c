@@ -16,7 +16,7 @@
 #define LANES        8u
 #define TILE_ROWS    6u
 #define TILE_COLUMNS 16u
-/* How far ahead of the reads rows are prefetched; about what one core has in flight. */
+/* How far ahead of the reads rows are prefetched. 1, 2, 4 and 8 KiB measured alike. */
 #define PREFETCH_BYTES 4096u
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;

@@ -25,7 +25,7 @@
 #define LANES        16u
 #define TILE_ROWS    12u
 #define TILE_COLUMNS 32u
-/* How far ahead of the reads rows are prefetched; about what one core has in flight. */
+/* How far ahead of the reads rows are prefetched. 1, 2, 4 and 8 KiB measured alike. */
 #define PREFETCH_BYTES 4096u
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
