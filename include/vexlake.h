@@ -352,7 +352,8 @@ typedef struct vex_get_options {
  * `payload` binary, typed columns as int64, double, utf8, bool, timestamp[us, UTC].
  * options may be NULL (id only); schema may be NULL.
  *
- * VEX_NOT_FOUND  no such collection or column. */
+ * VEX_NOT_FOUND  no such collection or column.
+ * VEX_LIMIT      more than 2 GiB in one string or binary column. */
 VEX_API VEX_MUST_USE vex_status vex_get(vex_lake *lake, vex_string collection,
                                         const vex_string *ids, size_t id_count,
                                         const vex_get_options *options, struct ArrowSchema *schema,
@@ -392,6 +393,7 @@ typedef struct vex_search_options {
  *                under cosine.
  * VEX_NOT_FOUND  no such collection, column, or row of query_ids.
  * VEX_CORRUPT    a segment failed its checksum; the message names the object.
+ * VEX_LIMIT      more than 16,777,216 rows, or more than 2 GiB in one string or binary column.
  *
  * Blocks on storage; do not call from an event loop. */
 VEX_API VEX_MUST_USE vex_status vex_search(vex_lake *lake, vex_string collection,

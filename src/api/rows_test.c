@@ -474,7 +474,72 @@ TEST(search_columns_from_everywhere) {
     CHECK_OK(vex_lake_close(lake, &err));
 }
 
-TEST_MAIN(RUN(get_all_columns); RUN(get_some_columns); RUN(get_without_waiting);
-          RUN(bad_rows_change_nothing); RUN(newest_wins); RUN(search_several_queries);
-          RUN(search_ties_and_limits); RUN(zero_vector_under_cosine); RUN(search_beyond_float32);
-          RUN(search_columns_from_everywhere))
+/* One query is cut over threads, many are spread over them: the answer is that of one thread. */
+TEST(threads_do_not_change_answers) {
+    enum { COUNT = 6000, DIMENSION = 256, QUERIES = 37, K = 50 };
+    uint64_t seed = vex_test_seed(5);
+    float *vectors = malloc(sizeof(float) * COUNT * DIMENSION);
+    vex_row *rows = calloc(COUNT, sizeof *rows);
+    char(*text)[8] = malloc(COUNT * sizeof *text);
+    CHECK(vectors != NULL && rows != NULL && text != NULL);
+    for (int i = 0; i < COUNT; i++) {
+        /* Few distinct vectors, so that ties cross the borders of slices. */
+        for (int j = 0; j < DIMENSION; j++) {
+            vectors[i * DIMENSION + j] = (float)vex_test_below(&seed, j < 4 ? 6 : 1);
+        }
+        snprintf(text[i], sizeof text[i], "%d", i);
+        rows[i] = (vex_row){
+            .id = str(text[i]), .vector = vectors + i * DIMENSION, .dimension = DIMENSION};
+    }
+    result results[2][2][2];
+    vex_search_stats stats[2][2][2];
+    static const uint32_t threads[2] = {1, 5};
+    for (int t = 0; t < 2; t++) {
+        vex_lake *lake;
+        vex_lake_options options = {.size = sizeof options, .thread_count = threads[t]};
+        CHECK_OK(vex_lake_open("mem://", &options, &lake, &err));
+        create(lake, "c", DIMENSION, VEX_METRIC_L2, VEX_INDEX_IVF);
+        CHECK_OK(vex_put_rows(lake, str("c"), rows, COUNT - 700, &err));
+        CHECK_OK(vex_flush(lake, str("c"), &err));
+        CHECK_OK(vex_put_rows(lake, str("c"), rows + COUNT - 700, 700, &err));
+        for (int many = 0; many < 2; many++) {
+            for (int exact = 0; exact < 2; exact++) {
+                vex_search_options search = {.size = sizeof search,
+                                             .k = K,
+                                             .nprobe = 1u << 20,
+                                             .exact = exact,
+                                             .stats = &stats[t][many][exact]};
+                result *r = &results[t][many][exact];
+                CHECK_OK(vex_search(lake, str("c"), vectors, many ? QUERIES : 1, DIMENSION, &search,
+                                    &r->schema, &r->batch, &err));
+                CHECK_EQ(stats[t][many][exact].row_count, (many ? QUERIES : 1) * COUNT);
+            }
+        }
+        CHECK_OK(vex_lake_close(lake, &err));
+    }
+    for (int many = 0; many < 2; many++) {
+        for (int i = 0; i < (many ? QUERIES : 1) * K; i++) {
+            for (int other = 0; other < 4; other++) {
+                const result *r = &results[other / 2][many][other % 2];
+                CHECK(result_distance(r, i) == result_distance(&results[0][many][1], i));
+            }
+            /* Candidates beyond the pool are cut by position, which is that of one index; exact
+             * searches of one lake agree on ids too. */
+            vex_string a = result_id(&results[1][many][0], i);
+            vex_string b = result_id(&results[1][many][1], i);
+            CHECK(a.size == b.size && memcmp(a.data, b.data, a.size) == 0);
+        }
+        CHECK_EQ(stats[1][many][0].list_count, stats[1][0][0].list_count * (many ? QUERIES : 1));
+    }
+    for (int i = 0; i < 8; i++) {
+        result_release(&results[i / 4][i / 2 % 2][i % 2]);
+    }
+    free(vectors);
+    free(rows);
+    free(text);
+}
+
+TEST_MAIN(RUN(threads_do_not_change_answers); RUN(get_all_columns); RUN(get_some_columns);
+          RUN(get_without_waiting); RUN(bad_rows_change_nothing); RUN(newest_wins);
+          RUN(search_several_queries); RUN(search_ties_and_limits); RUN(zero_vector_under_cosine);
+          RUN(search_beyond_float32); RUN(search_columns_from_everywhere))

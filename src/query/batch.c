@@ -222,14 +222,16 @@ static void fill_validity(const vexi_batch_column *column, size_t row_count, uin
     }
 }
 
+/* Copying notes the row under way in *at, for whoever has to tell where a fault was. */
 static void fill_strings(const vexi_batch_column *column, size_t row_count, int32_t *offsets,
-                         uint8_t *values) {
+                         uint8_t *values, volatile size_t *at) {
     size_t total = 0;
     offsets[0] = 0;
     for (size_t i = 0; i < row_count; i++) {
         vex_string value = column_string(column, i);
         if (value.data != NULL && value.size > 0) {
             if (values != NULL) {
+                *at = i;
                 memcpy(values + total, value.data, value.size);
             }
             total += value.size;
@@ -238,11 +240,13 @@ static void fill_strings(const vexi_batch_column *column, size_t row_count, int3
     }
 }
 
-static void fill_vectors(const vexi_batch_column *column, size_t row_count, uint8_t *values) {
+static void fill_vectors(const vexi_batch_column *column, size_t row_count, uint8_t *values,
+                         volatile size_t *at) {
     const uint8_t *const *vectors = column->data;
     size_t stride = (size_t)column->dimension * sizeof(float);
     for (size_t i = 0; i < row_count; i++) {
         if (vectors[i] != NULL) {
+            *at = i;
             memcpy(values + i * stride, vectors[i], stride);
         } else {
             memset(values + i * stride, 0, stride);
@@ -251,7 +255,7 @@ static void fill_vectors(const vexi_batch_column *column, size_t row_count, uint
 }
 
 static void fill_column(const vexi_batch_column *column, size_t row_count, const column_plan *plan,
-                        uint8_t *block) {
+                        uint8_t *block, volatile size_t *at) {
     const vexi_cell *cells = column->data;
     uint8_t *values = plan->shared == NULL ? block + plan->values : NULL;
     if (plan->validity != 0) {
@@ -267,11 +271,11 @@ static void fill_column(const vexi_batch_column *column, size_t row_count, const
     case VEXI_BATCH_STRING:
     case VEXI_BATCH_CELL_UTF8:
     case VEXI_BATCH_CELL_BINARY:
-        fill_strings(column, row_count, (int32_t *)(void *)(block + plan->offsets), values);
+        fill_strings(column, row_count, (int32_t *)(void *)(block + plan->offsets), values, at);
         break;
     case VEXI_BATCH_VECTOR:
         if (values != NULL) {
-            fill_vectors(column, row_count, values);
+            fill_vectors(column, row_count, values, at);
         }
         break;
     case VEXI_BATCH_CELL_INT64:
@@ -302,13 +306,14 @@ typedef struct fill_job {
     size_t row_count;
     const column_plan *plans;
     uint8_t *block;
+    volatile size_t at; /* row under way: read after a fault */
 } fill_job;
 
 static vex_status fill_run(void *argument, vex_error *err) {
     (void)err;
-    const fill_job *job = argument;
+    fill_job *job = argument;
     for (size_t i = 0; i < job->column_count; i++) {
-        fill_column(&job->columns[i], job->row_count, &job->plans[i], job->block);
+        fill_column(&job->columns[i], job->row_count, &job->plans[i], job->block, &job->at);
     }
     return VEX_OK;
 }
@@ -425,10 +430,12 @@ vex_status vexi_batch_build(vexi_keeper *keeper, const vexi_batch_column *column
     }
     batch_block *block = (batch_block *)(void *)base;
     *block = (batch_block){.keeper = keeper};
-    fill_job job = {columns, column_count, row_count, plans, base};
-    vex_status status = vexi_guard_run(
-        fill_run, &job, owner != NULL && owner->object != NULL ? owner->object : "result", err);
+    fill_job job = {columns, column_count, row_count, plans, base, 0};
+    vex_status status = vexi_guard_run(fill_run, &job, "result", err);
     if (status != VEX_OK) {
+        if (owner != NULL) {
+            owner->failed_row = job.at;
+        }
         vexi_free(keeper->env, base);
         return status;
     }

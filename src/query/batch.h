@@ -44,7 +44,7 @@ typedef struct vexi_batch_owner {
     vexi_memtable *memtable;
     vexi_arena *arenas;
     size_t arena_count;
-    const char *object; /* named when mapped bytes cannot be read */
+    size_t failed_row; /* on VEX_IO: the row whose bytes, in a mapped file, could not be read */
 } vexi_batch_owner;
 
 /* owner may be NULL. VEX_LIMIT when a string or binary column holds more than 2 GiB: offsets are

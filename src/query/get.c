@@ -132,7 +132,7 @@ vex_status vexi_get_from_memory(vexi_keeper *keeper, const vexi_memory_view *vie
     }
     memory_collect(view, ids, id_count, asked, &rows, known);
     if (*known) {
-        vexi_batch_owner owner = {.memtable = rows.memtable, .object = "memtable"};
+        vexi_batch_owner owner = {.memtable = rows.memtable};
         status = get_batch(keeper, view->schema, rows.ids, id_count, asked, rows.vectors,
                            rows.cells, &owner, schema, batch, err);
     }
@@ -172,14 +172,16 @@ vex_status vexi_get(vexi_keeper *keeper, vexi_view *view, const vex_string *ids,
     VEX_TRY_GOTO(status, done,
                  vexi_fetch(keeper->env, view, places, id_count, asked, &fetched, NULL,
                             &failed_source, err));
-    vexi_batch_owner owner = {.view = view,
-                              .arenas = fetched.arenas,
-                              .arena_count = fetched.arena_count,
-                              .object = "a segment"};
+    vexi_batch_owner owner = {
+        .view = view, .arenas = fetched.arenas, .arena_count = fetched.arena_count};
     status = get_batch(keeper, view->schema, found_ids, id_count, asked, fetched.vectors,
                        fetched.cells, &owner, schema, batch, err);
     fetched.arenas = owner.arenas; /* NULL if the batch took them */
     fetched.arena_count = owner.arena_count;
+    if (status == VEX_IO) {
+        const vexi_source *source = &view->sources[places[owner.failed_row].source];
+        status = vexi_prefix(err, status, "%s", vexi_source_name(source));
+    }
 done:
     vexi_fetched_deinit(&fetched);
     vexi_arena_deinit(&arena);

@@ -151,14 +151,15 @@ typedef struct id_job {
     const vexi_view *view;
     candidate *items;
     size_t count;
-    size_t at;    /* item under way */
-    char *target; /* second step */
+    volatile size_t at; /* item under way: read after a fault */
+    char *target;       /* second step */
 } id_job;
 
 static vex_status id_find_run(void *argument, vex_error *err) {
     id_job *job = argument;
-    for (job->at = 0; job->at < job->count; job->at++) {
-        candidate *item = &job->items[job->at];
+    for (size_t i = 0; i < job->count; i++) {
+        candidate *item = &job->items[i];
+        job->at = i;
         VEX_TRY(vexi_source_id(&job->view->sources[item->place.source], item->place.row, &item->id,
                                err));
     }
@@ -169,8 +170,9 @@ static vex_status id_copy_run(void *argument, vex_error *err) {
     (void)err;
     id_job *job = argument;
     char *target = job->target;
-    for (job->at = 0; job->at < job->count; job->at++) {
-        vex_string *id = &job->items[job->at].id;
+    for (size_t i = 0; i < job->count; i++) {
+        vex_string *id = &job->items[i].id;
+        job->at = i;
         memcpy(target, id->data, id->size);
         id->data = target;
         target += id->size;
@@ -183,7 +185,7 @@ static vex_status ids_copy(const vexi_view *view, candidate *items, size_t count
                            uint32_t *failed_source, vex_error *err) {
     id_job job = {.view = view, .items = items, .count = count};
     size_t total = 0;
-    vex_status status = vexi_guard_run(id_find_run, &job, "an index file", err);
+    vex_status status = vexi_guard_run(id_find_run, &job, "index file", err);
     if (status == VEX_OK) {
         for (size_t i = 0; i < count; i++) {
             total += items[i].id.size; /* VEX_ID_SIZE_MAX times about VEX_K_MAX at most */
@@ -192,10 +194,13 @@ static vex_status ids_copy(const vexi_view *view, candidate *items, size_t count
         if (job.target == NULL) {
             return vexi_no_memory(err, total);
         }
-        status = vexi_guard_run(id_copy_run, &job, "an index file", err);
+        status = vexi_guard_run(id_copy_run, &job, "index file", err);
     }
     if (status != VEX_OK) {
         *failed_source = items[job.at].place.source;
+        if (status == VEX_IO) {
+            return vexi_prefix(err, status, "%s", vexi_source_name(&view->sources[*failed_source]));
+        }
     }
     return status;
 }

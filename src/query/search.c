@@ -296,7 +296,7 @@ static vex_status results_create(search *s, vexi_arena *arena, vex_error *err) {
 
 static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *view,
                                vexi_fetched *fetched, struct ArrowSchema *schema,
-                               struct ArrowArray *batch, vex_error *err) {
+                               struct ArrowArray *batch, uint32_t *failed_source, vex_error *err) {
     size_t count = (size_t)s->request->query_count * s->row_count;
     vexi_batch_column columns[VEXI_ASKED_MAX + 3] = {
         {.name = vexi_string_of("query"), .kind = VEXI_BATCH_UINT32, .data = s->query_numbers},
@@ -310,11 +310,14 @@ static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *
         .view = view,
         .arenas = fetched->arenas,
         .arena_count = fetched->arena_count,
-        .object = "a segment",
     };
     vex_status status = vexi_batch_build(keeper, columns, column_count, count, &owner, batch, err);
     fetched->arenas = owner.arenas; /* NULL if the batch took them */
     fetched->arena_count = owner.arena_count;
+    if (status == VEX_IO) {
+        *failed_source = s->places[owner.failed_row].source;
+        return vexi_prefix(err, status, "%s", vexi_source_name(&view->sources[*failed_source]));
+    }
     if (status == VEX_OK && schema != NULL) {
         status = vexi_batch_schema(keeper, columns, column_count, schema, err);
         if (status != VEX_OK) {
@@ -372,7 +375,8 @@ static vex_status attempt(search *s, vexi_keeper *keeper, vexi_view *view,
                                 (size_t)s->request->query_count * s->row_count, &s->request->asked,
                                 &fetched, stats, failed_source, err));
     }
-    VEX_TRY_GOTO(status, done, search_batch(s, keeper, view, &fetched, schema, batch, err));
+    VEX_TRY_GOTO(status, done,
+                 search_batch(s, keeper, view, &fetched, schema, batch, failed_source, err));
     stats_fill(s, stats);
 done:
     vexi_fetched_deinit(&fetched);
