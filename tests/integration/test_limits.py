@@ -72,7 +72,7 @@ def test_a_client_that_does_not_read(server):
             time.sleep(0.01)
         assert client.ping()
     grown = client.info("memory")["used_memory_rss"] - before
-    assert grown < 400 << 20, (sent, grown)
+    assert grown < 150 << 20, (sent, grown)
     raw.close()
     assert client.ping()
 

@@ -8,7 +8,7 @@ from conftest import blob, receive, receive_all
 
 def test_inline_commands(server):
     raw = server.socket()
-    raw.sendall(b'PING\r\nECHO "a b"\n\r\n\nVSET a "[1, 2]"\r\nVGET a RETURN 1 vector\r\n')
+    raw.sendall(b'PING\r\nPING "a b"\n\r\n\nVSET a "[1, 2]"\r\nVGET a RETURN 1 vector\r\n')
     wanted = b"+PONG\r\n$3\r\na b\r\n+OK\r\n*2\r\n$6\r\nvector\r\n*2\r\n$1\r\n1\r\n$1\r\n2\r\n"
     assert receive(raw, len(wanted)) == wanted
     raw.close()

@@ -57,7 +57,7 @@ def test_a_lake_that_is_taken(start, tmp_path):
     server = start()
     server.client().execute_command("VSET", "a", "[1,2]")
     code, _, err = run("--lake", server.lake, "--port", 0)
-    assert code == 1 and "another process" in err and err.count("\n") == 1
+    assert code == 1 and "is held by process" in err and err.count("\n") == 1
     assert server.client().ping()
 
 
