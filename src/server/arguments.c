@@ -361,7 +361,7 @@ static vex_status parse_text(vex_string text, vexi_arena *arena, const float **v
         }
         if (isinf(out[n])) {
             return vexi_fail(err, VEX_INVALID, "value %zu of the vector is beyond float32's range",
-                             n + 1);
+                             n);
         }
         i += size;
         while (i < end && is_space(text.data[i])) {

@@ -191,7 +191,7 @@ TEST(vectors_as_text) {
                {"[1e]", "not ']'"},
                {"[+-1]", "no number"},
                {"[.]", "no number"},
-               {"[1e39]", "value 1 of the vector is beyond"},
+               {"[1e39]", "value 0 of the vector is beyond"},
                {"[NaN]", "must end with ]"},
                {"[inf,1]", "must end with ]"},
                {"[0.1, 0.2", "must end with ]"},

@@ -12,8 +12,12 @@
 #include "server/arguments.h"
 #include "server/server_internal.h"
 
-#define RUNS_MAX               16u /* of one client, side by side */
+/* What one client may have under way side by side: a run weighs 1, a search more if its reply is
+ * large, so that its replies do not pile up. */
+#define RUN_WEIGHT_MAX         16u
 #define SEARCHES_MERGED_MAX    64u
+#define ROWS_MERGED_MAX        100000u /* rows of merged searches */
+#define FULL_ROWS_MERGED_MAX   1000u   /* the same with columns */
 #define WRITES_MERGED_MAX      1024u
 #define WRITE_BYTES_MERGED_MAX (16u << 20)
 #define SPARE_RUNS_MAX         1024u
@@ -88,6 +92,8 @@ static vexi_run *take_run(vexi_client *client) {
     run->count = 1;
     run->command = batch->requests[batch->position].command;
     run->size_bytes = 0;
+    run->weight = 1;
+    run->row_cost = 0;
     run->protocol = client->protocol;
     run->done = false;
     run->schema.release = NULL;
@@ -154,7 +160,8 @@ static void collect_runs(vexi_client *client) {
         if (client->runs == NULL) {
             client->runs_last = NULL;
         }
-        client->run_count--;
+        client->run_weight -= run->weight;
+        client->row_cost = run->row_cost != 0 ? run->row_cost : client->row_cost;
         append_reply(client, &run->reply);
         give_run(client->server, run);
     }
@@ -240,7 +247,7 @@ static void start_run(vexi_client *client, vexi_run *run) {
         client->runs_last->next = run;
     }
     client->runs_last = run;
-    client->run_count++;
+    client->run_weight += run->weight;
     run->job.done = on_run_done;
 }
 
@@ -283,14 +290,23 @@ static void start_write(vexi_client *client, vexi_run *run) {
     vexi_write_enqueue(server, collection, run);
 }
 
-static void start_search(vexi_client *client, vexi_run *run) {
+/* False if it has to wait until less is under way. */
+static bool start_search(vexi_client *client, vexi_run *run) {
     const vexi_batch *batch = client->batch;
     vexi_search_arguments first;
     vex_error err;
     uint32_t count;
     const vex_string *arguments = vexi_run_arguments(run, 0, &count);
     if (vexi_parse_search(arguments, count, &first, &err) == VEX_OK) {
-        while (run->first + run->count < batch->request_count && run->count < SEARCHES_MERGED_MAX) {
+        bool full = first.column_count > 0 || first.with_vectors;
+        uint32_t merged_max = (full ? FULL_ROWS_MERGED_MAX : ROWS_MERGED_MAX) / first.k;
+        merged_max = merged_max < SEARCHES_MERGED_MAX ? merged_max : SEARCHES_MERGED_MAX;
+        run->weight += full ? first.k / FULL_ROWS_MERGED_MAX : 0;
+        if (client->runs != NULL && client->run_weight + run->weight > RUN_WEIGHT_MAX) {
+            give_run(client->server, run);
+            return false;
+        }
+        while (run->first + run->count < batch->request_count && run->count < merged_max) {
             const vexi_request *request = &batch->requests[run->first + run->count];
             vexi_search_arguments other;
             if (request->command != run->command || !is_executable(client, request) ||
@@ -306,17 +322,20 @@ static void start_search(vexi_client *client, vexi_run *run) {
     run->job.run = vexi_search_job;
     vexi_metric_add(&client->server->metrics.searches, run->count);
     vexi_pool_submit(client->server->pool, VEXI_LANE_READ, &run->job);
+    return true;
 }
 
 /* A get: from memory on the loop if nothing is under way, else by a worker. */
 static void start_get(vexi_client *client, vexi_run *run) {
     vexi_server *server = client->server;
-    bool answered = vexi_get_fast(run, &client->output, client->runs == NULL);
+    bool try_now = client->runs == NULL && client->row_cost < VEXI_LOOP_ROW_COST_MAX;
+    bool answered = vexi_get_fast(run, &client->output, try_now);
     vexi_metric_add(&server->metrics.gets, run->count);
     if (answered) {
         vexi_metric_add(&server->metrics.gets_on_loop, run->count);
         client->batch->position = run->first + run->count;
         client->last_command = run->command;
+        client->row_cost = run->row_cost != 0 ? run->row_cost : client->row_cost;
         give_run(server, run);
         return;
     }
@@ -362,7 +381,7 @@ bool vexi_execute(vexi_client *client) {
         }
         if (client->runs != NULL &&
             (!is_read(command->kind) || !is_read(client->runs->command->kind) ||
-             client->run_count == RUNS_MAX)) {
+             client->run_weight >= RUN_WEIGHT_MAX)) {
             break;
         }
         vexi_run *run = take_run(client);
@@ -374,13 +393,14 @@ bool vexi_execute(vexi_client *client) {
             batch->position++;
             continue;
         }
+        bool waits = false;
         switch (command->kind) {
         case VEXI_KIND_PUT:
         case VEXI_KIND_DELETE:
             start_write(client, run);
             break;
         case VEXI_KIND_SEARCH:
-            start_search(client, run);
+            waits = !start_search(client, run);
             break;
         case VEXI_KIND_GET:
             start_get(client, run);
@@ -396,6 +416,9 @@ bool vexi_execute(vexi_client *client) {
                              : command->kind == VEXI_KIND_WRITE ? VEXI_LANE_WRITE
                                                                 : VEXI_LANE_LONG,
                              &run->job);
+            break;
+        }
+        if (waits) {
             break;
         }
     }

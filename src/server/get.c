@@ -1,7 +1,8 @@
 /* VGET: first from memory on the loop, else on a worker.
  *
  * Neighbouring VGETs of a pipeline that differ only in their ids are answered by one vex_get. If
- * that fails each is asked for alone, so that each gets its own answer. */
+ * that fails each is asked for alone, so that each gets its own answer. How many are merged depends
+ * on how large the client's last rows were: replies of large payloads must not pile up. */
 #include <string.h>
 
 #include "server/arguments.h"
@@ -10,7 +11,9 @@
 
 #define LOOP_IDS_MAX  256u         /* ids that one try on the loop asks for */
 #define LOOP_COST_MAX (256u << 10) /* bytes that the loop writes at once */
-#define JOB_IDS_MAX   65536u
+#define JOB_IDS_MAX   4096u        /* ids of commands that a worker merges */
+#define JOB_COST_MAX  (4u << 20)   /* bytes of their replies */
+#define FIRST_COST    4096u        /* of a row while the client has not asked for any */
 
 static vex_get_options get_options(const vexi_get_arguments *arguments, bool no_wait) {
     return (vex_get_options){.size = sizeof(vex_get_options),
@@ -33,6 +36,14 @@ static void write_reply(const vexi_rows *rows, int64_t row, const vexi_get_argum
             vexi_rows_write_map(rows, 1, row + i, arguments->raw, protocol, reply);
         }
     }
+}
+
+/* Remember what a row costs; the cost of all. */
+static uint64_t note_cost(vexi_run *run, const vexi_rows *rows, bool raw) {
+    uint64_t cost = vexi_rows_cost(rows, 1, raw);
+    int64_t count = vexi_rows_count(rows);
+    run->row_cost = count > 0 ? 1 + cost / (uint64_t)count : 0;
+    return cost;
 }
 
 /* The run's rows are there: write all its replies. */
@@ -87,9 +98,12 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now) {
         }
         return try_now;
     }
+    uint64_t row_cost = run->client->row_cost != 0 ? run->client->row_cost : FIRST_COST;
+    uint64_t fit = (try_now ? LOOP_COST_MAX : JOB_COST_MAX) / row_cost;
     uint32_t ids_max = try_now ? LOOP_IDS_MAX : JOB_IDS_MAX;
+    ids_max = fit < ids_max ? (uint32_t)fit : ids_max;
     uint32_t id_count = first.id_count;
-    if (id_count > ids_max || (try_now && !add_ids(server, 0, &first))) {
+    if (try_now && (id_count > LOOP_IDS_MAX || !add_ids(server, 0, &first))) {
         return false;
     }
     while (run->first + run->count < batch->request_count) {
@@ -98,7 +112,7 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now) {
         if (request->command != run->command || request->count < 2 ||
             vexi_parse_get(batch->arguments + request->first + 1, request->count - 1, &other,
                            &err) != VEX_OK ||
-            !vexi_get_same(&first, &other) || other.id_count > ids_max - id_count ||
+            !vexi_get_same(&first, &other) || id_count + other.id_count > ids_max ||
             (try_now && !add_ids(server, id_count, &other))) {
             break;
         }
@@ -127,7 +141,7 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now) {
         return true;
     }
     vexi_rows rows = {.schema = &run->schema, .batch = &run->rows};
-    if (vexi_rows_cost(&rows, 1, first.raw) > LOOP_COST_MAX) {
+    if (note_cost(run, &rows, first.raw) > LOOP_COST_MAX) {
         return false;
     }
     write_replies(run, reply);
@@ -152,6 +166,7 @@ static void get_one(vexi_run *run, uint32_t i) {
         return;
     }
     vexi_rows rows = {.schema = &run->schema, .batch = &run->rows};
+    (void)note_cost(run, &rows, parsed.raw);
     write_reply(&rows, 0, &parsed, run->protocol, &run->reply);
     release(run);
 }
@@ -193,6 +208,8 @@ void vexi_get_job(vexi_job *job) {
                              &run->schema, &run->rows, &err);
         }
         if (status == VEX_OK) {
+            vexi_rows rows = {.schema = &run->schema, .batch = &run->rows};
+            (void)note_cost(run, &rows, parsed.raw);
             write_replies(run, &run->reply);
             release(run);
         }

@@ -121,6 +121,8 @@ struct vexi_run {
     /* A get that the loop has begun: rows that only wait to be written. */
     struct ArrowSchema schema;
     struct ArrowArray rows;
+    uint64_t row_cost; /* of a get that is done: bytes of a reply for an id, roughly; 0: unknown */
+    uint32_t weight;   /* of a read: its share of what one client may have under way */
 };
 
 /* ---- Clients --------------------------------------------------------------------------------- */
@@ -148,7 +150,8 @@ struct vexi_client {
     vexi_batch *batch; /* commands under way, or NULL */
     vexi_run *runs;    /* under way, in order */
     vexi_run *runs_last;
-    uint32_t run_count;
+    uint32_t run_weight; /* of them all */
+    uint64_t row_cost;   /* of its last gets: bytes of a reply for an id; 0: unknown */
 
     vexi_buffer output; /* replies that are not yet given to the socket */
     uv_write_t write;
@@ -288,6 +291,8 @@ void vexi_reply_error(vexi_buffer *reply, const vex_error *err);
  * `try_now` allows and they are there and small; sets run->count. False when a worker has to go on
  * (then run may hold their rows already). Appends to `reply`. */
 bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now);
+/* Bytes of a row's reply from which on a get is not tried on the loop. */
+#define VEXI_LOOP_ROW_COST_MAX (128u << 10)
 void vexi_get_job(vexi_job *job);
 void vexi_search_job(vexi_job *job);
 /* Tell in an error that a vector which begins like text was read as a blob. */

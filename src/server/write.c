@@ -182,7 +182,7 @@ static vex_status check_first_row(const vex_row *row, vex_error *err) {
     }
     for (uint32_t i = 0; i < row->dimension; i++) {
         if (!isfinite(row->vector[i])) {
-            return vexi_fail(err, VEX_INVALID, "value %u of the vector is not finite", i + 1);
+            return vexi_fail(err, VEX_INVALID, "value %u of the vector is not finite", i);
         }
     }
     if (row->payload.size > VEX_PAYLOAD_SIZE_MAX) {

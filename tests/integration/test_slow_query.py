@@ -1,0 +1,54 @@
+"""A slow query of one client does not delay a PING of another."""
+
+import os
+import threading
+import time
+
+from conftest import as_map
+
+
+def test_ping_beside_slow_work(start):
+    server = start("--search-threads", "2")
+    call = server.client().execute_command
+    dimension, count = 512, 4000
+    call("VCREATE", "c", "DIM", dimension, "INDEX", "flat")
+    pipe = server.client().pipeline(transaction=False)
+    for i in range(count):
+        pipe.execute_command("VSET", f"k{i}", os.urandom(1) + b"\0\0\x3f" * (4 * dimension // 3) + b"\0" * (4 * dimension - 1 - 3 * (4 * dimension // 3)), "IN", "c")
+        if i % 500 == 499:
+            pipe.execute()
+    assert as_map(call("VINFO", "c"))["size"] == count
+    query = b"\0" * 4 * dimension
+    stop = threading.Event()
+    searches = []
+
+    def search():
+        client = server.client()
+        while not stop.is_set():
+            pipe = client.pipeline(transaction=False)
+            for _ in range(4):
+                pipe.execute_command("VSEARCH", query, 1000, "EXACT", "WITHVECTORS", "RETURN", 1, "attributes", "IN", "c")
+            started = time.monotonic()
+            pipe.execute()
+            searches.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    raw = server.socket()
+    waits = []
+    while len(waits) < 200 or not searches:
+        started = time.monotonic()
+        raw.sendall(b"PING\r\n")
+        assert raw.recv(7) == b"+PONG\r\n"
+        waits.append(time.monotonic() - started)
+        time.sleep(0.005)
+        assert len(waits) < 5000
+    stop.set()
+    for thread in threads:
+        thread.join()
+    raw.close()
+    waits.sort()
+    print("searches took", sorted(searches)[len(searches) // 2], "pings", waits[len(waits) // 2], waits[-1])
+    # The machine may be busy: the median tells whether pings wait for searches.
+    assert waits[len(waits) // 2] < min(0.05, sorted(searches)[len(searches) // 2] / 2)
