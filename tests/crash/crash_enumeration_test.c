@@ -16,8 +16,8 @@
 #include "check.h"
 #include "sim/sim_world.h"
 
-static const uint32_t ids[SIM_IDS] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
-                                      12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
+static const uint32_t ids[24] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                                 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
 
 static char import_path[] = "/tmp/vexlake-crash-XXXXXX";
 static const sim_change import_rows[4] = {{10, 9000}, {3, 9001}, {11, 9002}, {2, 9003}};

@@ -19,7 +19,7 @@ vexi_schema sim_schema(uint32_t dimension, vex_metric metric, vex_index_kind ind
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
 vex_string sim_id(uint32_t id, char out[24]) {
-    int size = snprintf(out, 24, "k%02u", id);
+    int size = snprintf(out, 24, "k%03u", id);
     return (vex_string){.data = out, .size = (size_t)size};
 }
 
@@ -34,7 +34,7 @@ void sim_row_init(sim_row *row, uint32_t dimension, uint32_t id, uint32_t versio
         row->vector[i] = vex_test_normal(&state);
     }
     int attributes_size = snprintf(row->attributes, sizeof row->attributes,
-                                   "{ \"v\":%u,\"id\" : \"k%02u\"}", version, id);
+                                   "{ \"v\":%u,\"id\" : \"k%03u\"}", version, id);
     int text_size = snprintf(row->text, sizeof row->text, "text of %u", version);
     row->row = (vexi_row){.id = sim_id(id, row->id), .vector = row->vector, .cells = row->cells};
     row->row.attributes = (vex_string){row->attributes, (size_t)attributes_size};
@@ -86,8 +86,11 @@ static uint32_t check_row(const vexi_schema *schema, uint32_t id, const uint8_t 
 }
 
 static uint32_t id_number(vex_string id) {
-    CHECK(id.size == 3 && id.data[0] == 'k');
-    uint32_t number = (uint32_t)(id.data[1] - '0') * 10 + (uint32_t)(id.data[2] - '0');
+    uint32_t number = 0;
+    CHECK(id.size == 4 && id.data[0] == 'k');
+    for (size_t i = 1; i < id.size; i++) {
+        number = number * 10 + (uint32_t)(id.data[i] - '0');
+    }
     CHECK(number < SIM_IDS);
     return number;
 }
@@ -263,7 +266,7 @@ static void state_print(const char *name, const sim_state *state) {
     fprintf(stderr, "  %-10s%s", name, state->exists ? "" : "absent");
     for (uint32_t i = 0; i < SIM_IDS; i++) {
         if (state->version[i] != 0) {
-            fprintf(stderr, " k%02u:%u", i, state->version[i]);
+            fprintf(stderr, " k%03u:%u", i, state->version[i]);
         }
     }
     fprintf(stderr, "\n");

@@ -10,7 +10,7 @@
 #include "table/table.h"
 
 enum {
-    SIM_IDS = 24,
+    SIM_IDS = 200,
     SIM_DIMENSION_MAX = 16,
     SIM_CHANGES_MAX = 32, /* rows of one batch */
     SIM_STEPS_MAX = 4096,
@@ -33,7 +33,7 @@ typedef struct sim_row {
 
 void sim_row_init(sim_row *row, uint32_t dimension, uint32_t id, uint32_t version);
 void sim_row_deinit(sim_row *row);
-/* "k07"; out holds 24 bytes. */
+/* "k007"; out holds 24 bytes. */
 vex_string sim_id(uint32_t id, char out[24]);
 
 /* Versions by id; 0: there is no such row. */
