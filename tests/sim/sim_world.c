@@ -22,20 +22,21 @@ void sim_world_init(sim_world *world, uint64_t seed, uint32_t dimension, vex_met
         sim_model_init(&world->models[c]);
     }
     CHECK_OK(vexi_disk_sim_create(sim_env_of(world->sim), seed, &world->disk, &err));
+    world->kill = sim_kill_create(world->disk);
 }
 
 void sim_world_deinit(sim_world *world) {
     if (world->lake != NULL) {
         (void)sim_world_close(world);
     }
-    vexi_disk_destroy(world->disk);
+    vexi_disk_destroy(world->kill);
     sim_env_destroy(world->sim);
 }
 
 vex_status sim_world_open(sim_world *world) {
     CHECK(world->lake == NULL);
     vexi_store *store;
-    world->last = vexi_store_file_create(sim_env_of(world->sim), world->disk, "/lake", true, &store,
+    world->last = vexi_store_file_create(sim_env_of(world->sim), world->kill, "/lake", true, &store,
                                          &world->error);
     if (world->last == VEX_OK) {
         world->last = vexi_lake_open(sim_env_of(world->sim), store, &world->config, &world->lake,
@@ -169,7 +170,7 @@ vex_status sim_world_foreign(sim_world *world, uint32_t c, const uint32_t *ids, 
     }
     sim_step step = step_of(rows, count);
     vexi_store *store;
-    world->last = vexi_store_file_create(sim_env_of(world->sim), world->disk, "/lake", false,
+    world->last = vexi_store_file_create(sim_env_of(world->sim), world->kill, "/lake", false,
                                          &store, &world->error);
     if (world->last == VEX_OK) {
         sim_foreign foreign = {

@@ -8,13 +8,15 @@
 
 #include "sim/sim_env.h"
 #include "sim/sim_foreign.h"
+#include "sim/sim_kill.h"
 #include "store/disk.h"
 
 enum { SIM_COLLECTIONS = 2 };
 
 typedef struct sim_world {
     sim_env *sim;
-    vexi_disk *disk; /* what the lake's store stands on */
+    vexi_disk *disk; /* the simulated one, which survives the lake */
+    vexi_disk *kill; /* what the lake's store stands on: `disk`, whose user can be killed */
     vexi_lake_config config;
     vexi_lake *lake; /* NULL while closed */
     vexi_schema schema;
