@@ -2,6 +2,14 @@
 # than the library says so here.
 file(GLOB test_sources CONFIGURE_DEPENDS src/*/*_test.c tests/unit/*_test.c tests/crash/*_test.c
   tests/recall/*_test.c tests/fault/*_test.c)
+# What the tests of the write path share: a simulated environment, a model, a foreign engine.
+file(GLOB sim_sources CONFIGURE_DEPENDS tests/sim/*.c)
+if(sim_sources)
+  add_library(vex_test_sim OBJECT ${sim_sources})
+  target_include_directories(vex_test_sim PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_compile_options(vex_test_sim PRIVATE -Wno-sign-conversion -Wno-shadow)
+  target_link_libraries(vex_test_sim PRIVATE vex_flags)
+endif()
 foreach(source IN LISTS test_sources)
   get_filename_component(name ${source} NAME_WE)
   get_filename_component(folder ${source} DIRECTORY)
@@ -12,6 +20,9 @@ foreach(source IN LISTS test_sources)
   target_compile_options(${target} PRIVATE -Wno-sign-conversion)
   set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -Wno-shadow) # CHECK_OK nests
   target_link_libraries(${target} PRIVATE vex_flags vexlake_static carquet_headers PkgConfig::UV)
+  if(TARGET vex_test_sim AND module MATCHES "^(crash|fault|table)$")
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:vex_test_sim>)
+  endif()
   if(module STREQUAL "resp" OR module STREQUAL "server" OR module STREQUAL "cli")
     if(TARGET vex_resp)
       target_sources(${target} PRIVATE $<TARGET_OBJECTS:vex_resp>)

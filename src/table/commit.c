@@ -86,6 +86,25 @@ vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state 
     return VEX_OK;
 }
 
+vex_status commit_settle(vexi_core *core, const char *folder, int64_t version, vex_error *err) {
+    vexi_arena arena;
+    vexi_arena_init(&arena, core->env);
+    char *name = NULL;
+    vexi_span bytes;
+    vex_status status = log_object_name(folder, version, &arena, &name, err);
+    if (status == VEX_OK) {
+        status =
+            vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena, &bytes, err);
+    }
+    if (status == VEX_OK) {
+        /* "It is there" comes with the promise that it stays. */
+        status = vexi_store_put_if_absent(core->store, name, &bytes, 1, err);
+        status = status == VEX_EXISTS ? VEX_OK : status;
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
 /* ---- Segments of a version --------------------------------------------------------------------
  */
 

@@ -6,6 +6,10 @@
  * metaData.id with a sequence number above its txn. Damage in bytes that were acknowledged is
  * VEX_CORRUPT; a torn tail is what a crash leaves and is cut off by the header of the new file.
  *
+ * The writer before may have been killed between a write and its sync. What this one finds and
+ * builds on (the newest commit of each table, the newest log file) it makes durable first: else a
+ * power failure could take it back, and log files deleted on its word would be missed.
+ *
  * A read-only lake does the same without writing. The writer may commit and delete log files
  * meanwhile, so it looks again at the end, and starts over if anything moved. */
 #include "table/table_internal.h"
@@ -67,6 +71,9 @@ static vex_status load_table(recovery *r, const char *folder, vex_error *err) {
     vexi_delta_state_init(&delta, lake->core->env);
     vexi_table *table = NULL;
     status = commit_refresh(lake->core, folder, &delta, err);
+    if (status == VEX_OK && !lake->config.read_only) {
+        status = commit_settle(lake->core, folder, delta.version, err);
+    }
     if (status == VEX_OK) {
         status = table_create(lake, name, folder, &delta, &table, err);
     }
@@ -402,7 +409,33 @@ static vex_status check_format(recovery *r, vex_error *err) {
         }
         return status;
     }
-    return vexi_lake_format_check(file, err);
+    VEX_TRY(vexi_lake_format_check(file, err));
+    if (lake->config.read_only) {
+        return VEX_OK;
+    }
+    /* Whoever made it may have been killed before its name was durable: see commit_settle. */
+    status = vexi_store_put_if_absent(store, name, &file, 1, err);
+    return status == VEX_EXISTS ? VEX_OK : status;
+}
+
+/* The newest file may hold bytes that no sync covered: its writer was killed in between. They were
+ * replayed, and the cut will say that they count, so they must be durable first. A second sync
+ * would not prove it (after one that failed the system takes the bytes for clean): the file is
+ * replaced by a durable copy of what counts. Older files were synced before the next one began. */
+static vex_status settle_log(recovery *r, vex_error *err) {
+    log_file *newest = NULL;
+    for (size_t i = 0; i < r->file_count; i++) {
+        newest = r->files[i].valid ? &r->files[i] : newest;
+    }
+    if (newest == NULL) {
+        return VEX_OK;
+    }
+    vexi_mapping mapping;
+    vexi_span bytes;
+    VEX_TRY(log_file_read(r, newest, newest->whole, &mapping, &bytes, err));
+    vex_status status = vexi_store_put(r->lake->core->store, newest->name, &bytes, 1, err);
+    vexi_store_unmap(r->lake->core->store, &mapping);
+    return status;
 }
 
 static vex_status start_log(recovery *r, vex_error *err) {
@@ -412,6 +445,7 @@ static vex_status start_log(recovery *r, vex_error *err) {
     if (old == NULL) {
         return vexi_no_memory(err, r->file_count * sizeof *old);
     }
+    VEX_TRY(settle_log(r, err));
     size_t old_count = 0;
     uint64_t number = 1;
     uint64_t cut = UINT64_MAX;

@@ -109,6 +109,9 @@ void table_drop_views(vexi_table *table);
 vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state *state,
                           vex_error *err);
 
+/* Make the commit of a version durable, whose writer may have been killed before it was. */
+vex_status commit_settle(vexi_core *core, const char *folder, int64_t version, vex_error *err);
+
 /* Release the entries and the array. Entries may be empty. */
 void table_segments_free(const vexi_env *env, table_segment *segments, size_t count);
 

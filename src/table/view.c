@@ -128,6 +128,10 @@ static vex_status resolve(vexi_table *table, table_memtable *entry, uint64_t cou
             VEX_TRY(hide_in_segment(env, &table->segments[i], id, hash, err));
         }
     }
+    /* A view reads as many bits as it has rows, also where the last rows hid nothing. */
+    if (entry->hidden != NULL && entry->hidden->bit_count < count) {
+        VEX_TRY(bits_own(env, &entry->hidden, count + count / 2, err));
+    }
     return VEX_OK;
 }
 
