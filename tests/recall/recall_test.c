@@ -1,17 +1,20 @@
 /* Recall floors: every metric and index kind, after build, after inserts and overwrites, after
  * deletes, for dimensions below, beside and above the width of vector registers.
  *
- * EXACT must equal a brute-force search in double, row for row. The default search must find at
- * least FLOOR of its rows on clustered data, and statistics must show that it was the IVF index
- * that found them, by comparing fewer rows. However few lists are probed, and whatever is deleted,
- * a search returns exactly min(k, live rows). */
+ * EXACT must equal a brute-force search in double, row for row. On clustered data the default
+ * search, and one with few probes, must find at least the floor's share of its rows, and statistics
+ * must show that it was the IVF index that found them, by comparing fewer rows. However few lists
+ * are probed, and whatever is deleted, a search returns exactly min(k, live rows). */
 #include "../../src/api/api_test.h"
 
 enum { ROWS = 5000, MORE = 1000, K = 10, QUERIES = 40, CLUSTERS = 60, NAME_SIZE = 16 };
 
-/* Recall at K with the default number of probes. The index's seed is random; seen so far: 1.00
- * after build and inserts, 0.98 to 1.00 after deletes around the queries. */
-#define FLOOR 0.95
+/* Recall at K. The index's seed is random; seen over ten runs: 1.00 with the default number of
+ * probes; with FEW of 141 lists 1.00 after build and inserts, 0.97 to 1.00 after deletes around the
+ * queries. */
+#define DEFAULT_FLOOR 0.98
+#define FEW_FLOOR     0.90
+enum { FEW = 20 };
 
 typedef struct model {
     uint32_t dimension;
@@ -167,30 +170,33 @@ static void check_stage(vex_lake *lake, model *m, const char *stage, uint64_t iv
     }
     result_release(&r);
 
-    /* Default: the floor, by the index where there is one. */
-    r = search(lake, m, K, 0, false, &stats);
-    CHECK_EQ(r.batch.length, QUERIES * K);
-    CHECK_EQ(stats.segment_ivf_count, ivf_segments);
-    int hits = 0;
-    for (int i = 0; i < QUERIES * K; i++) {
-        int row = result_row(&r, i);
-        CHECK(m->live[row]);
-        double last = expected[i / K][K - 1].distance;
-        double here = distance(m, m->queries + i / K * (int)m->dimension,
-                               m->vectors + row * (int)m->dimension);
-        CHECK(fabs(result_distance(&r, i) - here) <= 1e-12 * (1 + fabs(here)));
-        hits += here <= last;
-    }
-    result_release(&r);
-    double recall = (double)hits / (QUERIES * K);
-    printf("    %s: recall %.3f, %" PRIu64 " of %" PRIu64 " rows compared\n", stage, recall,
-           stats.row_count, exact_stats.row_count);
-    if (ivf_segments > 0) {
-        CHECK(recall >= FLOOR);
-        CHECK(stats.list_count > 0 && stats.row_count < exact_stats.row_count / 2);
-    } else {
-        CHECK(hits == QUERIES * K);
-        CHECK_EQ(stats.list_count, 0);
+    /* Default and few probes: the floors, by the index where there is one. */
+    for (int few = 0; few < 2; few++) {
+        r = search(lake, m, K, few ? FEW : 0, false, &stats);
+        CHECK_EQ(r.batch.length, QUERIES * K);
+        CHECK_EQ(stats.segment_ivf_count, ivf_segments);
+        int hits = 0;
+        for (int i = 0; i < QUERIES * K; i++) {
+            int row = result_row(&r, i);
+            CHECK(m->live[row]);
+            double last = expected[i / K][K - 1].distance;
+            double here = distance(m, m->queries + i / K * (int)m->dimension,
+                                   m->vectors + row * (int)m->dimension);
+            CHECK(fabs(result_distance(&r, i) - here) <= 1e-12 * (1 + fabs(here)));
+            hits += here <= last;
+        }
+        result_release(&r);
+        double recall = (double)hits / (QUERIES * K);
+        printf("    %s, %s: recall %.3f, %" PRIu64 " of %" PRIu64 " rows compared\n", stage,
+               few ? "few probes" : "default", recall, stats.row_count, exact_stats.row_count);
+        if (ivf_segments > 0) {
+            CHECK(recall >= (few ? FEW_FLOOR : DEFAULT_FLOOR));
+            CHECK(stats.list_count > 0);
+            CHECK(stats.row_count < exact_stats.row_count * (few ? 4 : 9) / 10);
+        } else {
+            CHECK(hits == QUERIES * K);
+            CHECK_EQ(stats.list_count, 0);
+        }
     }
 
     /* One list, all lists, and more rows than one list has. */
