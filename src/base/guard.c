@@ -11,6 +11,13 @@ static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
 
 static void guard_handler(int number, siginfo_t *info, void *context) {
     if (guard_target != NULL) {
+        /* Guards do not save the signal mask, which would cost a system call each. Ours leaves it
+         * alone, but handlers that wrap ours (ThreadSanitizer's does) may have blocked SIGBUS: the
+         * next fault would then kill the process. */
+        sigset_t fault;
+        sigemptyset(&fault);
+        sigaddset(&fault, SIGBUS);
+        pthread_sigmask(SIG_UNBLOCK, &fault, NULL);
         siglongjmp(*guard_target, 1);
     }
     if ((guard_previous.sa_flags & SA_SIGINFO) != 0) {
