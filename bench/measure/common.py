@@ -5,12 +5,12 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -184,15 +184,6 @@ def cpu_seconds(pid):
     return int(fields[11]) / tick, int(fields[12]) / tick
 
 
-def peak_bytes(pid, reset=False):
-    if reset:
-        pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
-    for line in open(f"/proc/{pid}/status"):
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def memory_bytes(pid):
     """Anonymous, file-backed and peak resident bytes."""
     found = {}
@@ -201,6 +192,24 @@ def memory_bytes(pid):
         if name in ("RssAnon", "RssFile", "VmHWM"):
             found[name] = int(rest.split()[0]) * 1024
     return found
+
+
+class AnonymousPeak(threading.Thread):
+    """Samples a process' anonymous memory every five milliseconds; stop() gives the peak."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid, self.peak, self.over = pid, 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.005):
+            self.peak = max(self.peak, memory_bytes(self.pid).get("RssAnon", 0))
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        return self.peak
 
 
 @contextlib.contextmanager

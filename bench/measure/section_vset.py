@@ -8,6 +8,7 @@ installed, where the server's CPU goes."""
 import re
 import shutil
 import subprocess
+import time
 
 import redis
 
@@ -35,6 +36,7 @@ def one_run(count, durability, profile=None):
         if profile:
             perf = subprocess.Popen(["perf", "record", "-q", "-F", "999", "-g", "-o", str(profile),
                                      "-p", str(process.pid)], stderr=subprocess.DEVNULL)
+            time.sleep(2)  # it takes a while to attach
         answer = write(port, count)
         after = common.cpu_seconds(process.pid)
         if perf:
@@ -81,7 +83,7 @@ def measure():
         section.raw[name] = runs
     if shutil.which("perf"):
         path = common.OUT / "vset.perf"
-        one_run(short * 3, "always", path)
+        one_run(long, "always", path)
         hot = profile_lines(path)
         section.raw["profile"] = hot
         for share, name in hot[:8]:

@@ -60,6 +60,7 @@ def measure():
                 section.line(f"{name}, pipeline {depth}: redis", middle[1], "/s",
                              note=f"CPU {spent[1]:.3g} s a million")
                 section.line(f"{name}, pipeline {depth}: ratio", ratio, "x", ">= 0.75", ratio >= 0.75)
+                section.line(f"{name}, pipeline {depth}: CPU time / redis", spent[0] / spent[1], "x")
                 section.raw[f"{name} {depth}"] = {"rates": rates, "cpu_s_per_million": cpu}
     section.command(["redis-benchmark", "-p", "PORT", "-c", CLIENTS, "-P", "1|16", "-n",
                      "REQUESTS", "--csv", "VGET row:1 RAW"])
