@@ -44,8 +44,8 @@ vex_status sim_world_open(sim_world *world) {
     }
     world->store = store;
     if (world->last == VEX_OK) {
-        world->last = vexi_lake_open(sim_env_of(world->sim), store, &world->config, &world->lake,
-                                     &world->error);
+        world->last = vexi_lake_open(sim_env_of(world->sim), sim_hook_create(store, &world->hook),
+                                     &world->config, &world->lake, &world->error);
     }
     return world->last;
 }

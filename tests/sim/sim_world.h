@@ -8,6 +8,7 @@
 
 #include "sim/sim_env.h"
 #include "sim/sim_foreign.h"
+#include "sim/sim_hook.h"
 #include "sim/sim_kill.h"
 #include "store/disk.h"
 
@@ -21,6 +22,7 @@ typedef struct sim_world {
     vexi_lake *lake;      /* NULL while closed */
     vexi_fault_plan plan; /* of a fault store below the next lake that is opened */
     bool faults;          /* there is to be one */
+    sim_hook hook;        /* what to do before a put_if_absent of the lake */
     vexi_store *store;    /* the open lake's, borrowed */
     vexi_schema schema;
     sim_model models[SIM_COLLECTIONS];
