@@ -245,6 +245,11 @@ static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_
     return status;
 }
 
+/* Whether a segment could not be read, which says nothing of its bytes: another try may. */
+static bool segment_unread(const vexi_segment *segment) {
+    return vexi_segment_check(segment, NULL) == VEX_IO;
+}
+
 /* The segments of the Delta state, reusing those that are open. */
 static vex_status segments_of_state(vexi_table *table, table_segment **out, size_t *out_count,
                                     vex_error *err) {
@@ -267,7 +272,7 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
         const table_segment *old = NULL;
         for (size_t j = 0; j < table->segment_count && old == NULL; j++) {
             const char *path = vexi_segment_path(table->segments[j].segment);
-            if (vexi_string_is(add->path, path)) {
+            if (vexi_string_is(add->path, path) && !segment_unread(table->segments[j].segment)) {
                 old = &table->segments[j];
             }
         }
@@ -335,7 +340,11 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
 
 vex_status table_refresh(vexi_table *table, vex_error *err) {
     vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
-    if (status != VEX_OK || table->delta.version == table->version) {
+    bool retry = false;
+    for (size_t i = 0; i < table->segment_count; i++) {
+        retry = retry || segment_unread(table->segments[i].segment);
+    }
+    if (status != VEX_OK || (table->delta.version == table->version && !retry)) {
         return status;
     }
     if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {

@@ -38,9 +38,14 @@ vex_status sim_world_open(sim_world *world) {
     vexi_store *store;
     world->last = vexi_store_file_create(sim_env_of(world->sim), world->kill, "/lake", true, &store,
                                          &world->error);
+    if (world->last == VEX_OK && world->faults) {
+        world->last = vexi_store_fault_create(sim_env_of(world->sim), store, &world->plan, &store,
+                                              &world->error);
+    }
+    world->store = store;
     if (world->last == VEX_OK) {
-        world->last = vexi_lake_open(sim_env_of(world->sim), store, &world->config, &world->lake,
-                                     &world->error);
+        world->last = vexi_lake_open(sim_env_of(world->sim), sim_hook_create(store, &world->hook),
+                                     &world->config, &world->lake, &world->error);
     }
     return world->last;
 }
@@ -50,6 +55,21 @@ vex_status sim_world_close(sim_world *world) {
     world->lake = NULL;
     CHECK_EQ(sim_env_queued(world->sim), 0);
     return world->last;
+}
+
+void sim_world_kill(sim_world *world, bool power, uint64_t seed) {
+    sim_kill_at(world->kill, 1);
+    while (!sim_kill_dead(world->kill)) {
+        bool made;
+        (void)world->kill->ops->make_folder(world->kill, "/any", &made, NULL);
+    }
+    if (world->lake != NULL) {
+        (void)sim_world_close(world);
+    }
+    sim_kill_at(world->kill, 0);
+    if (power) {
+        vexi_disk_sim_restart(world->disk, seed);
+    }
 }
 
 vex_string sim_world_name(uint32_t c) {
@@ -148,7 +168,8 @@ static sim_step step_of(const sim_change *rows, size_t count) {
 vex_status sim_world_import(sim_world *world, uint32_t c, const char *path, const sim_change *rows,
                             size_t count) {
     sim_step step = step_of(rows, count);
-    vex_import_options options = {.size = sizeof options, .index = VEX_INDEX_IVF};
+    vex_import_options options = {
+        .size = sizeof options, .metric = world->schema.metric, .index = world->schema.index};
     uint64_t row_count;
     bool existed = sim_model_newest(&world->models[c]).exists;
     world->last = vexi_lake_import(world->lake, sim_world_name(c), &path, 1, &options, &row_count,

@@ -8,6 +8,7 @@
 
 #include "sim/sim_env.h"
 #include "sim/sim_foreign.h"
+#include "sim/sim_hook.h"
 #include "sim/sim_kill.h"
 #include "store/disk.h"
 
@@ -18,7 +19,11 @@ typedef struct sim_world {
     vexi_disk *disk; /* the simulated one, which survives the lake */
     vexi_disk *kill; /* what the lake's store stands on: `disk`, whose user can be killed */
     vexi_lake_config config;
-    vexi_lake *lake; /* NULL while closed */
+    vexi_lake *lake;      /* NULL while closed */
+    vexi_fault_plan plan; /* of a fault store below the next lake that is opened */
+    bool faults;          /* there is to be one */
+    sim_hook hook;        /* what to do before a put_if_absent of the lake */
+    vexi_store *store;    /* the open lake's, borrowed */
     vexi_schema schema;
     sim_model models[SIM_COLLECTIONS];
     vex_status last; /* of the last call */
@@ -34,6 +39,8 @@ void sim_world_init(sim_world *world, uint64_t seed, uint32_t dimension, vex_met
 void sim_world_deinit(sim_world *world);
 
 vex_status sim_world_open(sim_world *world);
+/* End the lake by a kill, and with `power` by a power failure that this seed decides. */
+void sim_world_kill(sim_world *world, bool power, uint64_t seed);
 /* The lake is gone whatever the answer. */
 vex_status sim_world_close(sim_world *world);
 
