@@ -584,6 +584,28 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
     return VEX_OK;
 }
 
+typedef struct touch_job {
+    const vexi_piece *pieces;
+    size_t piece_count;
+    uint8_t sum; /* so that the loads stay */
+} touch_job;
+
+static vex_status touch_guarded(void *argument, vex_error *err) {
+    (void)err;
+    enum { PAGE = 4096 };
+    touch_job *job = argument;
+    for (size_t i = 0; i < job->piece_count; i++) {
+        const volatile uint8_t *data = job->pieces[i].data;
+        for (size_t at = 0; at < job->pieces[i].size; at += PAGE) {
+            job->sum ^= data[at];
+        }
+        if (job->pieces[i].size > 0) {
+            job->sum ^= data[job->pieces[i].size - 1];
+        }
+    }
+    return VEX_OK;
+}
+
 vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
@@ -606,6 +628,9 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
     VEX_TRY(vexi_segment_plan(layout, columns, column_count, rows, row_count, arena, &pieces,
                               &piece_count, err));
     VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, err));
+    /* Decoding allocates, so it cannot run inside a guard: a file that was cut is met here. */
+    touch_job touch = {.pieces = pieces, .piece_count = piece_count};
+    VEX_TRY(vexi_guard_run(touch_guarded, &touch, segment->object_name, err));
     uint64_t page_count = 0;
     uint64_t read_bytes = 0;
     vex_status status = vexi_segment_decode(
