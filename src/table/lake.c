@@ -443,6 +443,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     const vexi_env *env = lake->core->env;
     __atomic_store_n(&lake->closing, true, __ATOMIC_RELAXED);
     vexi_cancel(env, &lake->refresh_task);
+    vexi_wal_stop(lake->wal); /* what it calls when a sync fails queues flushes */
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_cancel(env, &lake->tables[i]->flush_task);
     }
