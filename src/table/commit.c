@@ -369,8 +369,15 @@ static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buf
     return vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "commit %s", name);
 }
 
+vex_status commit_check_writable(const char *folder, const vexi_delta_state *state,
+                                 vex_error *err) {
+    vex_status status = state->version < 0 ? VEX_OK : vexi_delta_state_writable(state, err);
+    return status == VEX_OK ? VEX_OK : vexi_prefix(err, status, "%s", folder);
+}
+
 vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
                       vexi_delta_commit *commit, vex_error *err) {
+    VEX_TRY(commit_check_writable(folder, state, err));
     char attempt[37];
     vexi_random_uuid(core->env, attempt);
     commit->attempt_id = vexi_string_of(attempt);
@@ -412,11 +419,17 @@ static vex_status hide_ids(vexi_table *table, const commit_request *request,
     for (size_t i = 0; i < count; i++) {
         VEX_TRY(vexi_segment_check(segments[i].segment, err));
     }
-    vex_string id;
-    uint64_t hash;
-    request->ids.restart(request->ids.context);
-    while (request->ids.next(request->ids.context, &id, &hash)) {
-        for (size_t i = 0; i < count; i++) {
+    /* Segment by segment, so that one id table at a time is in the cache. */
+    for (size_t i = 0; i < count; i++) {
+        request->ids.restart(request->ids.context);
+        for (;;) {
+            bool more;
+            vex_string id;
+            uint64_t hash;
+            VEX_TRY(request->ids.next(request->ids.context, &more, &id, &hash, err));
+            if (!more) {
+                break;
+            }
             bool found;
             uint64_t row;
             VEX_TRY(vexi_segment_find(segments[i].segment, id, hash, &found, &row, err));
@@ -477,8 +490,10 @@ static vex_status dv_store(vexi_table *table, const vexi_bits *bits, vexi_arena 
 static vex_status upgrade_protocol(const vexi_delta_state *delta, vexi_delta_commit *commit,
                                    vexi_arena *arena, vex_error *err) {
     static const char key[] = "delta.enableDeletionVectors";
-    commit->protocol =
-        (vexi_delta_protocol){.reader_version = 3, .writer_version = 7, .deletion_vectors = true};
+    commit->protocol = delta->protocol; /* features that others listed stay */
+    commit->protocol.reader_version = 3;
+    commit->protocol.writer_version = 7;
+    commit->protocol.deletion_vectors = true;
     commit->metadata = delta->metadata;
     size_t count = delta->metadata.configuration_count;
     vexi_delta_pair *pairs = vexi_arena_array(arena, count + 1, sizeof *pairs);
@@ -506,16 +521,21 @@ static const vexi_delta_add *file_of(const vexi_delta_state *delta, const vexi_s
     return NULL;
 }
 
+vexi_delta_remove commit_remove(const vexi_delta_add *file, int64_t now_ms) {
+    return (vexi_delta_remove){.path = file->path,
+                               .raw_path = file->raw_path,
+                               .deletion_timestamp_ms = now_ms,
+                               .data_change = true,
+                               .size_bytes = file->size_bytes,
+                               .dv = file->dv};
+}
+
 /* Actions for a segment whose deletion vector grew. */
 static vex_status replace_actions(vexi_table *table, table_segment *entry, int64_t now_ms,
                                   vexi_delta_commit *commit, vexi_arena *arena, vex_error *err) {
     const vexi_delta_add *old = file_of(&table->delta, entry->segment);
     VEX_ASSERT(old != NULL);
-    commit->removes[commit->remove_count++] = (vexi_delta_remove){.path = old->path,
-                                                                  .deletion_timestamp_ms = now_ms,
-                                                                  .data_change = true,
-                                                                  .size_bytes = old->size_bytes,
-                                                                  .dv = old->dv};
+    commit->removes[commit->remove_count++] = commit_remove(old, now_ms);
     if (entry->deleted->set_count == vexi_segment_row_count(entry->segment)) {
         return VEX_OK; /* nothing is left of it */
     }
@@ -604,12 +624,14 @@ static vex_status published_list(vexi_table *table, const commit_request *reques
 }
 
 /* One attempt against the newest version. VEX_EXISTS: the log moved, try again. */
-static vex_status commit_attempt(vexi_table *table, const commit_request *request, vex_error *err) {
+static vex_status commit_attempt(vexi_table *table, commit_request *request, vex_error *err) {
     const vexi_env *env = table->core->env;
+    request->unnamed = true;
     VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
     if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
         return vexi_fail(err, VEX_NOT_FOUND, "collection '%s' was dropped", table->name);
     }
+    VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
     table_segment *segments = NULL;
     size_t count = 0;
     VEX_TRY(segments_of_state(table, &segments, &count, err));
@@ -636,6 +658,8 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     }
     if (status == VEX_OK) {
         status = commit_put(table->core, table->folder, &table->delta, &commit, err);
+        /* These say that our bytes are not there; after anything else they are or may be. */
+        request->unnamed = status == VEX_EXISTS || status == VEX_FULL || status == VEX_IO;
     }
     if (status == VEX_OK) {
         status = published_list(table, request, &commit, segments, count, &list, &list_count, err);
@@ -649,7 +673,7 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     return status;
 }
 
-vex_status table_commit(vexi_table *table, const commit_request *request, vex_error *err) {
+vex_status table_commit(vexi_table *table, commit_request *request, vex_error *err) {
     vex_status status = VEX_EXISTS;
     for (int i = 0; i < COMMIT_ATTEMPT_MAX && status == VEX_EXISTS; i++) {
         status = commit_attempt(table, request, err);

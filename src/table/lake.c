@@ -283,12 +283,7 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     }
     int64_t now_ms = vexi_wall_us(env) / 1000;
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
-        const vexi_delta_add *add = &delta->files[i].add;
-        commit.removes[commit.remove_count++] = (vexi_delta_remove){.path = add->path,
-                                                                    .deletion_timestamp_ms = now_ms,
-                                                                    .data_change = true,
-                                                                    .size_bytes = add->size_bytes,
-                                                                    .dv = add->dv};
+        commit.removes[commit.remove_count++] = commit_remove(&delta->files[i].add, now_ms);
     }
     if (status == VEX_OK) {
         status = vexi_delta_configure(&table->schema->schema, 0, delta->protocol.deletion_vectors,
