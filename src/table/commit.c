@@ -314,6 +314,25 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
     return VEX_OK;
 }
 
+/* A read-only lake holds in its memtables what the log held when it was opened. They would hide
+ * newer rows of a newer version, so the table stays as it was until a version covers all of them:
+ * then they go in the step that publishes it. */
+static vex_status replayed_rows_covered(vexi_table *table, bool *covered, size_t *flushed_count,
+                                        vex_error *err) {
+    pthread_mutex_lock(&table->state_lock);
+    vex_status status = table_seal(table, err);
+    size_t count = table->sealed_count;
+    uint64_t sequence = 0;
+    if (count > 0) {
+        sequence = vexi_memtable_sequence(table->sealed[count - 1].memtable);
+    }
+    pthread_mutex_unlock(&table->state_lock);
+    int64_t committed = vexi_delta_state_txn(&table->delta, vexi_string_of(table->lake->wal_uuid));
+    *covered = count == 0 || committed >= (int64_t)sequence;
+    *flushed_count = count;
+    return status;
+}
+
 vex_status table_refresh(vexi_table *table, vex_error *err) {
     vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
     if (status != VEX_OK || table->delta.version == table->version) {
@@ -324,8 +343,16 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     }
     table_segment *segments;
     size_t count;
+    size_t flushed_count = 0;
+    if (table->lake->config.read_only) {
+        bool covered;
+        VEX_TRY(replayed_rows_covered(table, &covered, &flushed_count, err));
+        if (!covered) {
+            return VEX_OK;
+        }
+    }
     VEX_TRY(segments_of_state(table, &segments, &count, err));
-    return table_publish(table, segments, count, 0, table->delta.version, err);
+    return table_publish(table, segments, count, flushed_count, table->delta.version, err);
 }
 
 /* ---- Putting ----------------------------------------------------------------------------------
