@@ -226,6 +226,19 @@ static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_
     return status;
 }
 
+/* The published entry of a path. Published segments change under the commit lock alone, which is
+ * held. Both lists have the same order, so the search goes on behind the last hit (*hint). */
+static const table_segment *open_entry(const vexi_table *table, vex_string path, size_t *hint) {
+    for (size_t step = 0; step < table->segment_count; step++) {
+        size_t at = (*hint + step) % table->segment_count;
+        if (vexi_string_is(path, vexi_segment_path(table->segments[at].segment))) {
+            *hint = at + 1;
+            return &table->segments[at];
+        }
+    }
+    return NULL;
+}
+
 /* The segments of the Delta state, reusing those that are open. */
 static vex_status segments_of_state(vexi_table *table, table_segment **out, size_t *out_count,
                                     vex_error *err) {
@@ -239,19 +252,13 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
     }
     vex_status status = VEX_OK;
     size_t count = 0;
+    size_t hint = 0;
     bool fresh = false;
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
         const vexi_delta_add *add = &delta->files[i].add;
         table_segment *entry = &segments[count];
         uint64_t hash = dv_hash(&add->dv);
-        /* Published segments change under the commit lock alone, which we hold. */
-        const table_segment *old = NULL;
-        for (size_t j = 0; j < table->segment_count && old == NULL; j++) {
-            const char *path = vexi_segment_path(table->segments[j].segment);
-            if (vexi_string_is(add->path, path)) {
-                old = &table->segments[j];
-            }
-        }
+        const table_segment *old = open_entry(table, add->path, &hint);
         if (old != NULL && old->dv_hash == hash) {
             *entry = (table_segment){.segment = vexi_segment_retain(old->segment),
                                      .deleted = vexi_bits_retain(old->deleted),

@@ -19,12 +19,7 @@ void vexi_table_release(vexi_table *table) {
     }
     const vexi_env *env = table->core->env;
     vexi_view_release(table->cached);
-    for (size_t i = 0; i < table->segment_count; i++) {
-        vexi_bits_release(table->segments[i].deleted);
-        vexi_bits_release(table->segments[i].hidden);
-        vexi_segment_release(table->segments[i].segment);
-    }
-    vexi_free(env, table->segments);
+    table_segments_free(env, table->segments, table->segment_count);
     for (size_t i = 0; i < table->sealed_count; i++) {
         vexi_bits_release(table->sealed[i].hidden);
         vexi_memtable_release(table->sealed[i].memtable);
