@@ -78,6 +78,7 @@ struct vexi_table {
     uint64_t flush_count; /* state lock                                                          */
     char last_error[256]; /* state lock                                                          */
     uint64_t changes;     /* grows with every change of the sources; state lock     */
+    uint64_t segment_lists; /* grows with every change of `segments`; state lock                  */
 
     vexi_task flush_task;
 };

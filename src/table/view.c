@@ -351,6 +351,7 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
                 table->sealed_count * sizeof *table->sealed);
         table->version = version;
         table->changes++;
+        table->segment_lists++;
         pthread_mutex_unlock(&table->state_lock);
         vexi_view_release(table->cached);
         table->cached = NULL;
