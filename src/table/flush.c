@@ -291,6 +291,22 @@ vex_status vexi_table_flush(vexi_table *table, vex_error *err) {
     return status;
 }
 
+vex_status table_flush_sealed(vexi_table *table, vex_error *err) {
+    vex_status status = VEX_OK;
+    pthread_mutex_lock(&table->commit_lock);
+    for (;;) {
+        pthread_mutex_lock(&table->state_lock);
+        bool lags = !table->dropped && table->sealed_count > TABLE_SEALED_WAIT;
+        pthread_mutex_unlock(&table->state_lock);
+        if (!lags || status != VEX_OK) {
+            break;
+        }
+        status = flush_oldest(table, err);
+    }
+    pthread_mutex_unlock(&table->commit_lock);
+    return status;
+}
+
 /* The background task: what is full, and what is old. */
 void flush_run(void *argument) {
     vexi_table *table = argument;

@@ -366,6 +366,19 @@ vex_status vexi_lake_flush(vexi_lake *lake, vex_error *err) {
     return tables_each(lake, vexi_table_flush, err);
 }
 
+bool lake_is_full(const vexi_lake *lake) {
+    return __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) >=
+           lake->config.memory_limit_bytes;
+}
+
+static vex_status make_room(vexi_table *table, vex_error *err) {
+    return lake_is_full(table->lake) ? vexi_table_flush(table, err) : VEX_OK;
+}
+
+vex_status lake_make_room(vexi_lake *lake, vex_error *err) {
+    return tables_each(lake, make_room, err);
+}
+
 void lake_log_lost(void *argument) {
     vexi_lake *lake = argument;
     pthread_rwlock_rdlock(&lake->tables_lock);

@@ -294,7 +294,8 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
     pthread_mutex_unlock(&table->state_lock);
 }
 
-/* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. */
+/* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of
+ * several writers that wait here the first does the work of all. */
 static vex_status write_admit(vexi_table *table, vex_error *err) {
     vexi_lake *lake = table->lake;
     if (lake->config.read_only) {
@@ -303,16 +304,15 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
     pthread_mutex_lock(&table->state_lock);
     bool lags = table->sealed_count > TABLE_SEALED_WAIT;
     pthread_mutex_unlock(&table->state_lock);
-    uint64_t limit = lake->config.memory_limit_bytes;
-    if (!lags && __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+    if (!lags && !lake_is_full(lake)) {
         return VEX_OK;
     }
     vex_error cause;
-    vex_status status = lags ? vexi_table_flush(table, &cause) : vexi_lake_flush(lake, &cause);
+    vex_status status = lags ? table_flush_sealed(table, &cause) : lake_make_room(lake, &cause);
     if (status == VEX_OK) {
         return VEX_OK;
     }
-    if (__atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+    if (!lake_is_full(lake)) {
         pthread_mutex_lock(&table->state_lock);
         lags = table->sealed_count >= TABLE_SEALED_MAX;
         pthread_mutex_unlock(&table->state_lock);

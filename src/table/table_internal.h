@@ -158,6 +158,8 @@ vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *sta
 /* ---- flush.c --------------------------------------------------------------------------------- */
 
 void flush_run(void *table);
+/* Flush the sealed memtables until flushing no longer lags behind writing. */
+vex_status table_flush_sealed(vexi_table *table, vex_error *err);
 /* Write rows as a segment (files are durable on return). rows are in any order; reordered here. */
 vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_count,
                          commit_segment *out, vexi_arena *arena, vex_error *err);
@@ -173,6 +175,9 @@ vex_status lake_recover(vexi_lake *lake, vex_error *err);
 /* Add a table (reference taken on success), in place of a dropped one of its name. */
 vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
 vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
+/* Whether all memtables together take more than their limit; flush tables until they do not. */
+bool lake_is_full(const vexi_lake *lake);
+vex_status lake_make_room(vexi_lake *lake, vex_error *err);
 /* Acknowledged rows are in memtables alone: flush all of them now. argument is the lake. */
 void lake_log_lost(void *argument);
 
