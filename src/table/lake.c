@@ -210,6 +210,54 @@ static vex_status create_commit(vexi_lake *lake, vex_string name, const char *fo
     return status;
 }
 
+static vex_status already_exists(vex_string name, vex_error *err) {
+    return vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
+                     name.data);
+}
+
+/* Open the table of a Delta state (moved from) and add it to the list. */
+static vex_status table_adopt(vexi_lake *lake, vex_string name, const char *folder,
+                              vexi_delta_state *delta, vex_error *err) {
+    vexi_table *table;
+    VEX_TRY(table_create(lake, name, folder, delta, &table, err));
+    vex_status status = lake_add_table(lake, table, err);
+    if (status != VEX_OK) {
+        vexi_table_release(table);
+    }
+    return status;
+}
+
+/* create_lock is held: who meets a log that the list does not know finds what an earlier attempt
+ * left when it failed behind its commit, not one that is about to be listed. */
+static vex_status create_table(vexi_lake *lake, vex_string name, const char *folder,
+                               const vexi_schema *schema, vexi_delta_state *delta, vex_error *err) {
+    vexi_table *table;
+    if (vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
+        vexi_table_release(table);
+        return already_exists(name, err);
+    }
+    /* A dropped table's log is continued. VEX_CORRUPT means that there is none yet; a real damage
+     * of version 0 shows as the version being taken. */
+    vex_error refresh_error;
+    vex_status status = commit_refresh(lake->core, folder, delta, &refresh_error);
+    if (status != VEX_OK && delta->version >= 0) {
+        if (err != NULL) {
+            *err = refresh_error;
+        }
+        return status;
+    }
+    if (delta->version >= 0 && !delta->dropped) {
+        VEX_TRY(table_adopt(lake, name, folder, delta, err));
+        return already_exists(name, err);
+    }
+    status = create_commit(lake, name, folder, schema, delta, err);
+    if (status == VEX_EXISTS) {
+        return already_exists(name, err);
+    }
+    VEX_TRY(status);
+    return table_adopt(lake, name, folder, delta, err);
+}
+
 vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_schema *schema,
                                   vex_error *err) {
     VEX_TRY(writable(lake, err));
@@ -219,45 +267,12 @@ vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_s
     vexi_arena_init(&arena, lake->core->env);
     vexi_delta_state delta;
     vexi_delta_state_init(&delta, lake->core->env);
-    vexi_table *table = NULL;
     const char *folder;
     vex_status status = vexi_folder_name(name, &arena, &folder, err);
-    if (status == VEX_OK && vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
-        vexi_table_release(table);
-        table = NULL;
-        status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                           name.data);
-    }
     if (status == VEX_OK) {
-        /* A dropped table's log is continued. VEX_CORRUPT means that there is none yet; a real
-         * damage of version 0 shows as the version being taken. */
-        vex_error refresh_error;
-        vex_status refresh = commit_refresh(lake->core, folder, &delta, &refresh_error);
-        if (refresh != VEX_OK && delta.version >= 0) {
-            status = refresh;
-            if (err != NULL) {
-                *err = refresh_error;
-            }
-        } else if (delta.version >= 0 && !delta.dropped) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                               name.data);
-        }
-    }
-    if (status == VEX_OK) {
-        status = create_commit(lake, name, folder, schema, &delta, err);
-        if (status == VEX_EXISTS) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                               name.data);
-        }
-    }
-    if (status == VEX_OK) {
-        status = table_create(lake, name, folder, &delta, &table, err);
-    }
-    if (status == VEX_OK) {
-        status = lake_add_table(lake, table, err);
-        if (status != VEX_OK) {
-            vexi_table_release(table);
-        }
+        pthread_mutex_lock(&lake->create_lock);
+        status = create_table(lake, name, folder, schema, &delta, err);
+        pthread_mutex_unlock(&lake->create_lock);
     }
     vexi_delta_state_deinit(&delta);
     vexi_arena_deinit(&arena);
@@ -431,6 +446,7 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     lake->core = core;
     lake->config = *config;
     lake->refresh_task = (vexi_task){.run = refresh_run, .argument = lake};
+    pthread_mutex_init(&lake->create_lock, NULL);
     pthread_rwlock_init(&lake->tables_lock, NULL);
     vex_status status = lake_recover(lake, err);
     if (status != VEX_OK) {
@@ -461,6 +477,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     }
     vexi_free(env, lake->tables);
     pthread_rwlock_destroy(&lake->tables_lock);
+    pthread_mutex_destroy(&lake->create_lock);
     vexi_store_unlock(lake->core->store);
     vexi_core_release(lake->core);
     vexi_free(env, lake);

@@ -17,6 +17,7 @@ struct vexi_lake {
     char wal_uuid[37];
     uint64_t memory_bytes; /* atomic: all memtables that are not flushed */
 
+    pthread_mutex_t create_lock; /* one collection is made at a time */
     pthread_rwlock_t tables_lock;
     vexi_table **tables; /* sorted by name; tables_lock; dropped ones stay until replaced */
     size_t table_count;
