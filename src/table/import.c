@@ -245,7 +245,9 @@ static vex_status gather_row(import_run *run, const vexi_row *row, const uint32_
     memcpy(vector, row->vector, vector_size);
     copy->vector = vector;
     copy->cells = cells;
-    size_t bytes = vector_size + copy->id.size + copy->attributes.size + copy->payload.size;
+    /* What the row takes here, so that many rows of few dimensions do not pass the bound. */
+    size_t bytes = sizeof *copy + schema->column_count * sizeof *cells + vector_size +
+                   copy->id.size + copy->attributes.size + copy->payload.size;
     for (uint32_t c = 0; c < schema->column_count; c++) {
         cells[c] = map[c] == UINT32_MAX || row->cells == NULL ? (vexi_cell){.is_null = true}
                                                               : row->cells[map[c]];

@@ -325,20 +325,14 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
         pthread_mutex_lock(&table->state_lock);
         table->dropped = true;
         table->changes++;
+        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. If sealing
+         * fails, the active one stays until the table is replaced or the lake is closed. */
+        (void)table_seal(table, NULL);
+        size_t sealed_count = table->sealed_count;
         pthread_mutex_unlock(&table->state_lock);
         table_drop_views(table);
-        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. */
-        table_segment *none = vexi_calloc(lake->core->env, 1, sizeof *none);
-        if (none != NULL) {
-            pthread_mutex_lock(&table->state_lock);
-            uint64_t active_bytes = table->active.memtable == NULL
-                                        ? 0
-                                        : vexi_memtable_size_bytes(table->active.memtable);
-            size_t sealed_count = table->sealed_count;
-            pthread_mutex_unlock(&table->state_lock);
-            __atomic_sub_fetch(&lake->memory_bytes, active_bytes, __ATOMIC_RELAXED);
-            status = table_publish(table, none, 0, sealed_count, table->delta.version, err);
-        }
+        /* Nothing is left to resolve, so this cannot fail. */
+        status = table_publish(table, NULL, 0, sealed_count, table->delta.version, err);
         vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
     }
     pthread_mutex_unlock(&table->commit_lock);
