@@ -250,6 +250,19 @@ static bool segment_unread(const vexi_segment *segment) {
     return vexi_segment_check(segment, NULL) == VEX_IO;
 }
 
+/* The published entry of a path. Published segments change under the commit lock alone, which is
+ * held. Both lists have the same order, so the search goes on behind the last hit (*hint). */
+static const table_segment *open_entry(const vexi_table *table, vex_string path, size_t *hint) {
+    for (size_t step = 0; step < table->segment_count; step++) {
+        size_t at = (*hint + step) % table->segment_count;
+        if (vexi_string_is(path, vexi_segment_path(table->segments[at].segment))) {
+            *hint = at + 1;
+            return &table->segments[at];
+        }
+    }
+    return NULL;
+}
+
 /* The segments of the Delta state, reusing those that are open. */
 static vex_status segments_of_state(vexi_table *table, table_segment **out, size_t *out_count,
                                     vex_error *err) {
@@ -263,18 +276,15 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
     }
     vex_status status = VEX_OK;
     size_t count = 0;
+    size_t hint = 0;
     bool fresh = false;
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
         const vexi_delta_add *add = &delta->files[i].add;
         table_segment *entry = &segments[count];
         uint64_t hash = dv_hash(&add->dv);
-        /* Published segments change under the commit lock alone, which we hold. */
-        const table_segment *old = NULL;
-        for (size_t j = 0; j < table->segment_count && old == NULL; j++) {
-            const char *path = vexi_segment_path(table->segments[j].segment);
-            if (vexi_string_is(add->path, path) && !segment_unread(table->segments[j].segment)) {
-                old = &table->segments[j];
-            }
+        const table_segment *old = open_entry(table, add->path, &hint);
+        if (old != NULL && segment_unread(old->segment)) {
+            old = NULL;
         }
         if (old != NULL && old->dv_hash == hash) {
             *entry = (table_segment){.segment = vexi_segment_retain(old->segment),
@@ -338,6 +348,25 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
     return VEX_OK;
 }
 
+/* A read-only lake holds in its memtables what the log held when it was opened. They would hide
+ * newer rows of a newer version, so the table stays as it was until a version covers all of them:
+ * then they go in the step that publishes it. */
+static vex_status replayed_rows_covered(vexi_table *table, bool *covered, size_t *flushed_count,
+                                        vex_error *err) {
+    pthread_mutex_lock(&table->state_lock);
+    vex_status status = table_seal(table, err);
+    size_t count = table->sealed_count;
+    uint64_t sequence = 0;
+    if (count > 0) {
+        sequence = vexi_memtable_sequence(table->sealed[count - 1].memtable);
+    }
+    pthread_mutex_unlock(&table->state_lock);
+    int64_t committed = vexi_delta_state_txn(&table->delta, vexi_string_of(table->lake->wal_uuid));
+    *covered = count == 0 || committed >= (int64_t)sequence;
+    *flushed_count = count;
+    return status;
+}
+
 vex_status table_refresh(vexi_table *table, vex_error *err) {
     vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
     bool retry = false;
@@ -352,8 +381,16 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     }
     table_segment *segments;
     size_t count;
+    size_t flushed_count = 0;
+    if (table->lake->config.read_only) {
+        bool covered;
+        VEX_TRY(replayed_rows_covered(table, &covered, &flushed_count, err));
+        if (!covered) {
+            return VEX_OK;
+        }
+    }
     VEX_TRY(segments_of_state(table, &segments, &count, err));
-    return table_publish(table, segments, count, 0, table->delta.version, err);
+    return table_publish(table, segments, count, flushed_count, table->delta.version, err);
 }
 
 /* ---- Putting ----------------------------------------------------------------------------------
@@ -397,10 +434,15 @@ static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buf
     return vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "commit %s", name);
 }
 
+vex_status commit_check_writable(const char *folder, const vexi_delta_state *state,
+                                 vex_error *err) {
+    vex_status status = state->version < 0 ? VEX_OK : vexi_delta_state_writable(state, err);
+    return status == VEX_OK ? VEX_OK : vexi_prefix(err, status, "%s", folder);
+}
+
 vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
                       vexi_delta_commit *commit, vex_error *err) {
-    /* Another engine may have turned on something that we would break. */
-    VEX_TRY(vexi_delta_state_writable(state, err));
+    VEX_TRY(commit_check_writable(folder, state, err));
     char attempt[37];
     vexi_random_uuid(core->env, attempt);
     commit->attempt_id = vexi_string_of(attempt);
@@ -442,11 +484,17 @@ static vex_status hide_ids(vexi_table *table, const commit_request *request,
     for (size_t i = 0; i < count; i++) {
         VEX_TRY(vexi_segment_check(segments[i].segment, err));
     }
-    vex_string id;
-    uint64_t hash;
-    request->ids.restart(request->ids.context);
-    while (request->ids.next(request->ids.context, &id, &hash)) {
-        for (size_t i = 0; i < count; i++) {
+    /* Segment by segment, so that one id table at a time is in the cache. */
+    for (size_t i = 0; i < count; i++) {
+        request->ids.restart(request->ids.context);
+        for (;;) {
+            bool more;
+            vex_string id;
+            uint64_t hash;
+            VEX_TRY(request->ids.next(request->ids.context, &more, &id, &hash, err));
+            if (!more) {
+                break;
+            }
             bool found;
             uint64_t row;
             VEX_TRY(vexi_segment_find(segments[i].segment, id, hash, &found, &row, err));
@@ -507,7 +555,7 @@ static vex_status dv_store(vexi_table *table, const vexi_bits *bits, vexi_arena 
 static vex_status upgrade_protocol(const vexi_delta_state *delta, vexi_delta_commit *commit,
                                    vexi_arena *arena, vex_error *err) {
     static const char key[] = "delta.enableDeletionVectors";
-    commit->protocol = delta->protocol; /* with the features that others listed */
+    commit->protocol = delta->protocol; /* features that others listed stay */
     commit->protocol.reader_version = 3;
     commit->protocol.writer_version = 7;
     commit->protocol.deletion_vectors = true;
@@ -538,16 +586,21 @@ static const vexi_delta_add *file_of(const vexi_delta_state *delta, const vexi_s
     return NULL;
 }
 
+vexi_delta_remove commit_remove(const vexi_delta_add *file, int64_t now_ms) {
+    return (vexi_delta_remove){.path = file->path,
+                               .raw_path = file->raw_path,
+                               .deletion_timestamp_ms = now_ms,
+                               .data_change = true,
+                               .size_bytes = file->size_bytes,
+                               .dv = file->dv};
+}
+
 /* Actions for a segment whose deletion vector grew. */
 static vex_status replace_actions(vexi_table *table, table_segment *entry, int64_t now_ms,
                                   vexi_delta_commit *commit, vexi_arena *arena, vex_error *err) {
     const vexi_delta_add *old = file_of(&table->delta, entry->segment);
     VEX_ASSERT(old != NULL);
-    commit->removes[commit->remove_count++] = (vexi_delta_remove){.path = old->path,
-                                                                  .deletion_timestamp_ms = now_ms,
-                                                                  .data_change = true,
-                                                                  .size_bytes = old->size_bytes,
-                                                                  .dv = old->dv};
+    commit->removes[commit->remove_count++] = commit_remove(old, now_ms);
     if (entry->deleted->set_count == vexi_segment_row_count(entry->segment)) {
         return VEX_OK; /* nothing is left of it */
     }
@@ -636,12 +689,14 @@ static vex_status published_list(vexi_table *table, const commit_request *reques
 }
 
 /* One attempt against the newest version. VEX_EXISTS: the log moved, try again. */
-static vex_status commit_attempt(vexi_table *table, const commit_request *request, vex_error *err) {
+static vex_status commit_attempt(vexi_table *table, commit_request *request, vex_error *err) {
     const vexi_env *env = table->core->env;
+    request->unnamed = true;
     VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
     if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
         return vexi_fail(err, VEX_NOT_FOUND, "collection '%s' was dropped", table->name);
     }
+    VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
     table_segment *segments = NULL;
     size_t count = 0;
     VEX_TRY(segments_of_state(table, &segments, &count, err));
@@ -668,6 +723,8 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     }
     if (status == VEX_OK) {
         status = commit_put(table->core, table->folder, &table->delta, &commit, err);
+        /* These say that our bytes are not there; after anything else they are or may be. */
+        request->unnamed = status == VEX_EXISTS || status == VEX_FULL || status == VEX_IO;
     }
     if (status == VEX_OK) {
         status = published_list(table, request, &commit, segments, count, &list, &list_count, err);
@@ -681,7 +738,7 @@ static vex_status commit_attempt(vexi_table *table, const commit_request *reques
     return status;
 }
 
-vex_status table_commit(vexi_table *table, const commit_request *request, vex_error *err) {
+vex_status table_commit(vexi_table *table, commit_request *request, vex_error *err) {
     vex_status status = VEX_EXISTS;
     for (int i = 0; i < COMMIT_ATTEMPT_MAX && status == VEX_EXISTS; i++) {
         status = commit_attempt(table, request, err);

@@ -4,7 +4,8 @@
  *
  * Oldest first, one at a time per table (commit lock). Nothing is forgotten before the commit is
  * published; a failure at any step leaves the memtable where it is, and the next flush starts over
- * with new files (those left behind are garbage that no version names). */
+ * with new files. Those of the failed attempt are removed, unless the outcome of its commit is
+ * unknown: then they stay, perhaps as garbage that no version names. */
 #include "table/table_internal.h"
 
 #include <stdio.h>
@@ -12,7 +13,11 @@
 #include "base/checksum.h"
 #include "index/ivf.h"
 
-enum { FILE_SIZE_MAX_GIB = 4 };
+enum {
+    FILE_SIZE_MAX_GIB = 4,
+    OBJECT_NAME_SIZE = 1024, /* a folder has 3 x VEX_NAME_SIZE_MAX bytes at most */
+    RETRY_SHIFT_MAX = 6      /* a failing flush is tried again after 1 s, 2 s, ... 64 s */
+};
 
 /* Lists for a segment: the collection's setting, and for `auto` what pays. */
 static uint32_t list_count_for(const vexi_schema *schema, size_t row_count) {
@@ -28,16 +33,39 @@ static uint32_t list_count_for(const vexi_schema *schema, size_t row_count) {
     return count;
 }
 
+/* Name in the store of an object of the table; out holds OBJECT_NAME_SIZE bytes. */
+static void object_path(const vexi_table *table, const char *middle, vex_string name, char *out) {
+    int size = snprintf(out, OBJECT_NAME_SIZE, "%s%s%.*s", table->folder, middle, (int)name.size,
+                        name.data);
+    VEX_ASSERT(size < OBJECT_NAME_SIZE);
+}
+
 static vex_status put_buffer(vexi_table *table, const char *middle, vex_string name,
-                             const vexi_buffer *bytes, vexi_arena *arena, vex_error *err) {
-    size_t size = strlen(table->folder) + strlen(middle) + name.size + 1;
-    char *object = vexi_arena_alloc(arena, size);
-    if (object == NULL) {
-        return vexi_no_memory(err, size);
-    }
-    snprintf(object, size, "%s%s%.*s", table->folder, middle, (int)name.size, name.data);
+                             const vexi_buffer *bytes, vex_error *err) {
+    char object[OBJECT_NAME_SIZE];
+    object_path(table, middle, name, object);
     vexi_span part = vexi_span_of(bytes->data, bytes->size);
     return vexi_store_put(table->core->store, object, &part, 1, err);
+}
+
+static void remove_object(vexi_table *table, const char *middle, vex_string name) {
+    char object[OBJECT_NAME_SIZE];
+    vex_error error;
+    if (name.data == NULL) {
+        return;
+    }
+    object_path(table, middle, name, object);
+    vex_status status = vexi_store_remove(table->core->store, object, &error);
+    if (status != VEX_OK && status != VEX_NOT_FOUND) {
+        vexi_log(table->core->env, 2, "%s is left behind: %s", object, error.message);
+    }
+}
+
+void segment_discard(vexi_table *table, commit_segment *segment) {
+    vexi_segment_release(segment->segment);
+    segment->segment = NULL;
+    remove_object(table, "/data/", segment->add.path);
+    remove_object(table, "/", segment->add.index.path);
 }
 
 /* prefix + uuid + suffix; data NULL without memory. */
@@ -117,19 +145,18 @@ vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_co
     add->modification_time_ms = vexi_wall_us(env) / 1000;
     add->row_count = (int64_t)row_count;
     add->data_change = true;
-    VEX_TRY_GOTO(status, done, put_buffer(table, "/data/", add->path, &parquet, &scratch, err));
-    VEX_TRY_GOTO(status, done, put_buffer(table, "/", add->index.path, &index, &scratch, err));
+    VEX_TRY_GOTO(status, done, put_buffer(table, "/data/", add->path, &parquet, err));
+    VEX_TRY_GOTO(status, done, put_buffer(table, "/", add->index.path, &index, err));
     /* Read back what was put, before the log is told: a segment that does not open never commits.
      */
     VEX_TRY_GOTO(
         status, done,
         vexi_segment_open(table->core, table->schema, table->folder, add, &out->segment, err));
     status = vexi_segment_check(out->segment, err);
-    if (status != VEX_OK) {
-        vexi_segment_release(out->segment);
-        out->segment = NULL;
-    }
 done:
+    if (status != VEX_OK) {
+        segment_discard(table, out);
+    }
     vexi_ivf_deinit(env, &ivf);
     vexi_buffer_deinit(&parquet);
     vexi_buffer_deinit(&index);
@@ -148,22 +175,32 @@ static void ids_restart(void *context) {
     ((memtable_ids *)context)->next = 0;
 }
 
-static bool ids_next(void *context, vex_string *id, uint64_t *hash) {
+static vex_status ids_next(void *context, bool *more, vex_string *id, uint64_t *hash,
+                           vex_error *err) {
+    (void)err;
     memtable_ids *ids = context;
     while (ids->next < ids->count) {
         uint64_t row = ids->next++;
         if (vexi_memtable_previous(ids->memtable, row) == VEXI_NO_ROW) {
             *id = vexi_memtable_row(ids->memtable, row).id;
             *hash = vexi_memtable_hash(ids->memtable, row);
-            return true;
+            *more = true;
+            return VEX_OK;
         }
     }
-    return false;
+    *more = false;
+    return VEX_OK;
 }
 
 /* Flush the oldest sealed memtable. Commit lock. */
 static vex_status flush_oldest(vexi_table *table, vex_error *err) {
     const vexi_env *env = table->core->env;
+    /* What a damaged segment hides cannot be told, so nothing can be committed: say so before hours
+     * of retries build files for nothing. Segments change under the commit lock alone. */
+    VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
+    for (size_t i = 0; i < table->segment_count; i++) {
+        VEX_TRY(vexi_segment_check(table->segments[i].segment, err));
+    }
     /* Entries leave `sealed` under the commit lock alone. */
     vexi_memtable *memtable = table->sealed[0].memtable;
     uint64_t count = vexi_memtable_count(memtable);
@@ -199,7 +236,13 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
         .flushed_count = 1,
     };
     uint64_t sequence = request.sequence;
-    VEX_TRY_GOTO(status, done, table_commit(table, &request, err));
+    status = table_commit(table, &request, err);
+    if (live_count > 0 && request.unnamed) {
+        segment_discard(table, &segment);
+    }
+    if (status != VEX_OK) {
+        goto done;
+    }
     pthread_mutex_lock(&table->state_lock);
     table->flush_count++;
     table->last_error[0] = '\0';
@@ -248,6 +291,22 @@ vex_status vexi_table_flush(vexi_table *table, vex_error *err) {
     return status;
 }
 
+vex_status table_flush_sealed(vexi_table *table, vex_error *err) {
+    vex_status status = VEX_OK;
+    pthread_mutex_lock(&table->commit_lock);
+    for (;;) {
+        pthread_mutex_lock(&table->state_lock);
+        bool lags = !table->dropped && table->sealed_count > TABLE_SEALED_WAIT;
+        pthread_mutex_unlock(&table->state_lock);
+        if (!lags || status != VEX_OK) {
+            break;
+        }
+        status = flush_oldest(table, err);
+    }
+    pthread_mutex_unlock(&table->commit_lock);
+    return status;
+}
+
 /* The background task: what is full, and what is old. */
 void flush_run(void *argument) {
     vexi_table *table = argument;
@@ -268,9 +327,12 @@ void flush_run(void *argument) {
     }
     if (status != VEX_OK) {
         table_note_error(table, &error);
-        vexi_submit(env, &table->flush_task, 1000); /* what failed may be mended: a full disk */
+        /* What failed may be mended: a full disk. */
+        vexi_submit(env, &table->flush_task, 1000u << table->flush_failures);
+        table->flush_failures += table->flush_failures < RETRY_SHIFT_MAX ? 1 : 0;
         return;
     }
+    table->flush_failures = 0;
     pthread_mutex_lock(&table->state_lock);
     any = table->active.memtable != NULL && vexi_memtable_count(table->active.memtable) > 0;
     uint64_t age_ns = any ? vexi_monotonic_ns(env) - table->active_since_ns : 0;

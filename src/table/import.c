@@ -42,11 +42,11 @@ typedef struct import_run {
     uint64_t filter_bits; /* a multiple of 64 */
     uint64_t filter_rows; /* that it was made for */
 
+    bool named; /* a version names the segments, or may */
+
     /* where commit_ids stands */
     size_t ids_segment;
     uint64_t ids_row;
-    vex_status ids_status;
-    vex_error ids_error;
 } import_run;
 
 static void progress(const import_run *run, uint64_t rows_total, uint32_t phase) {
@@ -245,7 +245,9 @@ static vex_status gather_row(import_run *run, const vexi_row *row, const uint32_
     memcpy(vector, row->vector, vector_size);
     copy->vector = vector;
     copy->cells = cells;
-    size_t bytes = vector_size + copy->id.size + copy->attributes.size + copy->payload.size;
+    /* What the row takes here, so that many rows of few dimensions do not pass the bound. */
+    size_t bytes = sizeof *copy + schema->column_count * sizeof *cells + vector_size +
+                   copy->id.size + copy->attributes.size + copy->payload.size;
     for (uint32_t c = 0; c < schema->column_count; c++) {
         cells[c] = map[c] == UINT32_MAX || row->cells == NULL ? (vexi_cell){.is_null = true}
                                                               : row->cells[map[c]];
@@ -352,25 +354,20 @@ static vex_status import_rows(import_run *run, vexi_row_source *source, const ui
     return status;
 }
 
-/* A file anywhere on the machine, through the same store code as the lake's own. */
-static vex_status map_file(import_run *run, vexi_disk *disk, const char *path,
-                           vexi_mapping *mapping, vex_error *err) {
-    (void)run;
-    return disk->ops->map(disk, path, mapping, err);
-}
-
 static vex_status import_file(import_run *run, vexi_disk *disk, vex_string name, const char *path,
                               uint64_t first_number, vex_error *err) {
     vexi_mapping mapping = {.data = NULL};
     vexi_mapping ids = {.data = NULL};
     vexi_row_source *source = NULL;
     vexi_row_source_info info;
-    vex_status status = map_file(run, disk, path, &mapping, err);
+    vex_status status = disk->ops->map(disk, path, &mapping, err);
     if (status == VEX_OK && run->options->ids_path.data != NULL) {
         char ids_path[4096];
-        snprintf(ids_path, sizeof ids_path, "%.*s", (int)run->options->ids_path.size,
-                 run->options->ids_path.data);
-        status = map_file(run, disk, ids_path, &ids, err);
+        int size = snprintf(ids_path, sizeof ids_path, "%.*s", (int)run->options->ids_path.size,
+                            run->options->ids_path.data);
+        status = size >= (int)sizeof ids_path
+                     ? vexi_fail(err, VEX_INVALID, "the path of the ids is too long")
+                     : disk->ops->map(disk, ids_path, &ids, err);
     }
     if (status == VEX_OK) {
         vexi_row_source_options options = {.id_column = run->options->id_column,
@@ -410,19 +407,22 @@ static void import_ids_restart(void *context) {
     run->ids_row = 0;
 }
 
-static bool import_ids_next(void *context, vex_string *id, uint64_t *hash) {
+static vex_status import_ids_next(void *context, bool *more, vex_string *id, uint64_t *hash,
+                                  vex_error *err) {
     import_run *run = context;
-    while (run->ids_segment < run->segment_count && run->ids_status == VEX_OK) {
+    while (run->ids_segment < run->segment_count) {
         vexi_segment *segment = run->segments[run->ids_segment].segment;
         if (run->ids_row < vexi_segment_row_count(segment)) {
-            run->ids_status = vexi_segment_id(segment, run->ids_row++, id, &run->ids_error);
-            *hash = run->ids_status == VEX_OK ? vexi_hash64(id->data, id->size) : 0;
-            return run->ids_status == VEX_OK;
+            VEX_TRY(vexi_segment_id(segment, run->ids_row++, id, err));
+            *hash = vexi_hash64(id->data, id->size);
+            *more = true;
+            return VEX_OK;
         }
         run->ids_segment++;
         run->ids_row = 0;
     }
-    return false;
+    *more = false;
+    return VEX_OK;
 }
 
 static vex_status import_commit(import_run *run, vex_error *err) {
@@ -440,12 +440,7 @@ static vex_status import_commit(import_run *run, vex_error *err) {
     pthread_mutex_lock(&table->commit_lock);
     vex_status status = table_commit(table, &request, err);
     pthread_mutex_unlock(&table->commit_lock);
-    if (status == VEX_OK && run->ids_status != VEX_OK) {
-        status = run->ids_status;
-        if (err != NULL) {
-            *err = run->ids_error;
-        }
-    }
+    run->named = !request.unnamed;
     return status;
 }
 
@@ -461,7 +456,7 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
     }
     VEX_TRY(vexi_name_check(name, err));
     const vexi_env *env = lake->core->env;
-    import_run run = {.lake = lake, .options = options, .ids_status = VEX_OK};
+    import_run run = {.lake = lake, .options = options};
     vexi_arena_init(&run.arena, env);
     vexi_arena_init(&run.adds, env);
     bool existed = vexi_lake_table(lake, name, &run.table, NULL) == VEX_OK;
@@ -494,7 +489,11 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
     }
     for (size_t i = 0; i < run.segment_count; i++) {
         vexi_bits_release(run.segments[i].deleted);
-        vexi_segment_release(run.segments[i].segment);
+        if (run.named) {
+            vexi_segment_release(run.segments[i].segment);
+        } else {
+            segment_discard(run.table, &run.segments[i]);
+        }
     }
     vexi_free(env, run.segments);
     vexi_free(env, run.filter);

@@ -210,6 +210,54 @@ static vex_status create_commit(vexi_lake *lake, vex_string name, const char *fo
     return status;
 }
 
+static vex_status already_exists(vex_string name, vex_error *err) {
+    return vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
+                     name.data);
+}
+
+/* Open the table of a Delta state (moved from) and add it to the list. */
+static vex_status table_adopt(vexi_lake *lake, vex_string name, const char *folder,
+                              vexi_delta_state *delta, vex_error *err) {
+    vexi_table *table;
+    VEX_TRY(table_create(lake, name, folder, delta, &table, err));
+    vex_status status = lake_add_table(lake, table, err);
+    if (status != VEX_OK) {
+        vexi_table_release(table);
+    }
+    return status;
+}
+
+/* create_lock is held: who meets a log that the list does not know finds what an earlier attempt
+ * left when it failed behind its commit, not one that is about to be listed. */
+static vex_status create_table(vexi_lake *lake, vex_string name, const char *folder,
+                               const vexi_schema *schema, vexi_delta_state *delta, vex_error *err) {
+    vexi_table *table;
+    if (vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
+        vexi_table_release(table);
+        return already_exists(name, err);
+    }
+    /* A dropped table's log is continued. VEX_CORRUPT means that there is none yet; a real damage
+     * of version 0 shows as the version being taken. */
+    vex_error refresh_error;
+    vex_status status = commit_refresh(lake->core, folder, delta, &refresh_error);
+    if (status != VEX_OK && delta->version >= 0) {
+        if (err != NULL) {
+            *err = refresh_error;
+        }
+        return status;
+    }
+    if (delta->version >= 0 && !delta->dropped) {
+        VEX_TRY(table_adopt(lake, name, folder, delta, err));
+        return already_exists(name, err);
+    }
+    status = create_commit(lake, name, folder, schema, delta, err);
+    if (status == VEX_EXISTS) {
+        return already_exists(name, err);
+    }
+    VEX_TRY(status);
+    return table_adopt(lake, name, folder, delta, err);
+}
+
 vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_schema *schema,
                                   vex_error *err) {
     VEX_TRY(writable(lake, err));
@@ -219,45 +267,12 @@ vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_s
     vexi_arena_init(&arena, lake->core->env);
     vexi_delta_state delta;
     vexi_delta_state_init(&delta, lake->core->env);
-    vexi_table *table = NULL;
     const char *folder;
     vex_status status = vexi_folder_name(name, &arena, &folder, err);
-    if (status == VEX_OK && vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
-        vexi_table_release(table);
-        table = NULL;
-        status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                           name.data);
-    }
     if (status == VEX_OK) {
-        /* A dropped table's log is continued. VEX_CORRUPT means that there is none yet; a real
-         * damage of version 0 shows as the version being taken. */
-        vex_error refresh_error;
-        vex_status refresh = commit_refresh(lake->core, folder, &delta, &refresh_error);
-        if (refresh != VEX_OK && delta.version >= 0) {
-            status = refresh;
-            if (err != NULL) {
-                *err = refresh_error;
-            }
-        } else if (delta.version >= 0 && !delta.dropped) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                               name.data);
-        }
-    }
-    if (status == VEX_OK) {
-        status = create_commit(lake, name, folder, schema, &delta, err);
-        if (status == VEX_EXISTS) {
-            status = vexi_fail(err, VEX_EXISTS, "collection '%.*s' already exists", (int)name.size,
-                               name.data);
-        }
-    }
-    if (status == VEX_OK) {
-        status = table_create(lake, name, folder, &delta, &table, err);
-    }
-    if (status == VEX_OK) {
-        status = lake_add_table(lake, table, err);
-        if (status != VEX_OK) {
-            vexi_table_release(table);
-        }
+        pthread_mutex_lock(&lake->create_lock);
+        status = create_table(lake, name, folder, schema, &delta, err);
+        pthread_mutex_unlock(&lake->create_lock);
     }
     vexi_delta_state_deinit(&delta);
     vexi_arena_deinit(&arena);
@@ -283,13 +298,7 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     }
     int64_t now_ms = vexi_wall_us(env) / 1000;
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
-        const vexi_delta_add *add = &delta->files[i].add;
-        commit.removes[commit.remove_count++] = (vexi_delta_remove){.path = add->path,
-                                                                    .raw_path = add->raw_path,
-                                                                    .deletion_timestamp_ms = now_ms,
-                                                                    .data_change = true,
-                                                                    .size_bytes = add->size_bytes,
-                                                                    .dv = add->dv};
+        commit.removes[commit.remove_count++] = commit_remove(&delta->files[i].add, now_ms);
     }
     if (status == VEX_OK) {
         status = vexi_delta_configure(&table->schema->schema, 0, delta->protocol.deletion_vectors,
@@ -316,20 +325,14 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
         pthread_mutex_lock(&table->state_lock);
         table->dropped = true;
         table->changes++;
+        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. If sealing
+         * fails, the active one stays until the table is replaced or the lake is closed. */
+        (void)table_seal(table, NULL);
+        size_t sealed_count = table->sealed_count;
         pthread_mutex_unlock(&table->state_lock);
         table_drop_views(table);
-        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. */
-        table_segment *none = vexi_calloc(lake->core->env, 1, sizeof *none);
-        if (none != NULL) {
-            pthread_mutex_lock(&table->state_lock);
-            uint64_t active_bytes = table->active.memtable == NULL
-                                        ? 0
-                                        : vexi_memtable_size_bytes(table->active.memtable);
-            size_t sealed_count = table->sealed_count;
-            pthread_mutex_unlock(&table->state_lock);
-            __atomic_sub_fetch(&lake->memory_bytes, active_bytes, __ATOMIC_RELAXED);
-            status = table_publish(table, none, 0, sealed_count, table->delta.version, err);
-        }
+        /* Nothing is left to resolve, so this cannot fail. */
+        status = table_publish(table, NULL, 0, sealed_count, table->delta.version, err);
         vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
     }
     pthread_mutex_unlock(&table->commit_lock);
@@ -370,6 +373,19 @@ static vex_status tables_each(vexi_lake *lake, vex_status (*call)(vexi_table *, 
 vex_status vexi_lake_flush(vexi_lake *lake, vex_error *err) {
     VEX_TRY(writable(lake, err));
     return tables_each(lake, vexi_table_flush, err);
+}
+
+bool lake_is_full(const vexi_lake *lake) {
+    return __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) >=
+           lake->config.memory_limit_bytes;
+}
+
+static vex_status make_room(vexi_table *table, vex_error *err) {
+    return lake_is_full(table->lake) ? vexi_table_flush(table, err) : VEX_OK;
+}
+
+vex_status lake_make_room(vexi_lake *lake, vex_error *err) {
+    return tables_each(lake, make_room, err);
 }
 
 void lake_log_lost(void *argument) {
@@ -424,6 +440,7 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     lake->core = core;
     lake->config = *config;
     lake->refresh_task = (vexi_task){.run = refresh_run, .argument = lake};
+    pthread_mutex_init(&lake->create_lock, NULL);
     pthread_rwlock_init(&lake->tables_lock, NULL);
     vex_status status = lake_recover(lake, err);
     if (status != VEX_OK) {
@@ -444,6 +461,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     const vexi_env *env = lake->core->env;
     __atomic_store_n(&lake->closing, true, __ATOMIC_RELAXED);
     vexi_cancel(env, &lake->refresh_task);
+    vexi_wal_stop(lake->wal); /* what it calls when a sync fails queues flushes */
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_cancel(env, &lake->tables[i]->flush_task);
     }
@@ -453,6 +471,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     }
     vexi_free(env, lake->tables);
     pthread_rwlock_destroy(&lake->tables_lock);
+    pthread_mutex_destroy(&lake->create_lock);
     vexi_store_unlock(lake->core->store);
     vexi_core_release(lake->core);
     vexi_free(env, lake);

@@ -473,10 +473,14 @@ static vex_status start_log(recovery *r, vex_error *err) {
                               .context = lake};
     VEX_TRY(vexi_wal_create(env, lake->core->store, &config, lake->wal_uuid, number,
                             r->sequence_max + 1, cut, old, old_count, &lake->wal, err));
-    /* Files that hold nothing uncommitted go now. */
+    /* Files that hold nothing uncommitted go now; replay may have flushed some of theirs. */
     vexi_wal_committed(lake->wal, lake->wal_uuid, 0);
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_table *table = lake->tables[i];
+        int64_t txn = vexi_delta_state_txn(&table->delta, vexi_string_of(lake->wal_uuid));
+        if (txn > 0) {
+            vexi_wal_committed(lake->wal, table->uuid, (uint64_t)txn);
+        }
         if (table->sealed_count > 0 || table->active.memtable != NULL) {
             uint32_t delay = table->sealed_count > 0 ? 0 : lake->config.flush_interval_ms;
             vexi_submit(env, &table->flush_task, delay);

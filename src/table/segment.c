@@ -85,6 +85,28 @@ void vexi_bits_release(vexi_bits *bits) {
     }
 }
 
+bool vexi_bits_contain(const vexi_bits *a, const vexi_bits *b) {
+    if (a == b || b == NULL) {
+        return true;
+    }
+    size_t a_words = a == NULL ? 0 : vexi_bitmap_words(a->bit_count);
+    for (size_t i = 0; i < vexi_bitmap_words(b->bit_count); i++) {
+        if ((b->words[i] & ~(i < a_words ? a->words[i] : 0)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void vexi_bits_add(vexi_bits *bits, const vexi_bits *from) {
+    VEX_ASSERT(from->bit_count <= bits->bit_count);
+    for (size_t i = 0; i < vexi_bitmap_words(from->bit_count); i++) {
+        uint64_t fresh = from->words[i] & ~bits->words[i];
+        bits->words[i] |= fresh;
+        bits->set_count += (uint64_t)__builtin_popcountll(fresh);
+    }
+}
+
 /* ---- Opening ----------------------------------------------------------------------------------
  */
 

@@ -35,6 +35,10 @@ void vexi_bits_release(vexi_bits *bits);      /* NULL is fine */
 static inline bool vexi_bits_get(const vexi_bits *bits, uint64_t bit) {
     return bits != NULL && bit < bits->bit_count && (bits->words[bit / 64] >> (bit % 64) & 1u) != 0;
 }
+/* Whether every bit of b is in a; either may be NULL, which is empty. */
+bool vexi_bits_contain(const vexi_bits *a, const vexi_bits *b);
+/* Set the bits of `from` too. `bits` is not shared and at least as long. */
+void vexi_bits_add(vexi_bits *bits, const vexi_bits *from);
 /* Returns true if the bit was clear. */
 static inline bool vexi_bits_set(vexi_bits *bits, uint64_t bit) {
     uint64_t mask = (uint64_t)1 << (bit % 64);

@@ -19,12 +19,7 @@ void vexi_table_release(vexi_table *table) {
     }
     const vexi_env *env = table->core->env;
     vexi_view_release(table->cached);
-    for (size_t i = 0; i < table->segment_count; i++) {
-        vexi_bits_release(table->segments[i].deleted);
-        vexi_bits_release(table->segments[i].hidden);
-        vexi_segment_release(table->segments[i].segment);
-    }
-    vexi_free(env, table->segments);
+    table_segments_free(env, table->segments, table->segment_count);
     for (size_t i = 0; i < table->sealed_count; i++) {
         vexi_bits_release(table->sealed[i].hidden);
         vexi_memtable_release(table->sealed[i].memtable);
@@ -218,34 +213,65 @@ void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_seque
 /* ---- Writing ----------------------------------------------------------------------------------
  */
 
+/* What deletes found out before they went to the log. A delete writes no record for an id that is
+ * not there, and must know at the moment it is applied which were: between the two another write
+ * may come. Looking into segments is slow where there are many, so it happens once, without a lock,
+ * and counts as long as the table has the same segments. */
+typedef struct delete_findings {
+    const bool *in_segment; /* per record: live in a segment, whatever memtables say */
+    uint8_t *existed;       /* per record: set when the delete is applied */
+    uint64_t segment_lists; /* of the table when in_segment was found out */
+} delete_findings;
+
 typedef struct table_write {
     vexi_wal_write write; /* first */
     vexi_table *table;
     vexi_row_block *block;
-    uint8_t *existed; /* deletes: per record, may be NULL */
+    const delete_findings *findings; /* NULL: not a delete */
     bool dropped;
 } table_write;
 
-/* Whether an id is live, memtables first. State lock: nothing is applied meanwhile. */
-static vex_status id_is_live(vexi_table *table, vex_string id, bool *live, vex_error *err) {
-    uint64_t hash = vexi_hash64(id.data, id.size);
+/* The newest word of the memtables on an id: *known is false if they have none. State lock. */
+static bool memtables_say(const vexi_table *table, vex_string id, uint64_t hash, bool *live) {
     uint64_t row;
-    *live = false;
     for (size_t m = table->sealed_count + 1; m-- > 0;) {
         vexi_memtable *memtable =
             m == table->sealed_count ? table->active.memtable : table->sealed[m].memtable;
         if (memtable != NULL &&
             vexi_memtable_find(memtable, id, hash, vexi_memtable_count(memtable), &row)) {
             *live = !vexi_memtable_is_tombstone(memtable, row);
-            return VEX_OK;
+            return true;
         }
     }
-    for (size_t i = table->segment_count; i-- > 0 && !*live;) {
+    return false;
+}
+
+static vex_status segments_hold(const table_segment *segments, size_t count, vex_string id,
+                                uint64_t hash, bool *live, vex_error *err) {
+    *live = false;
+    for (size_t i = count; i-- > 0 && !*live;) {
         bool found;
-        VEX_TRY(vexi_segment_find(table->segments[i].segment, id, hash, &found, &row, err));
-        *live = found && !vexi_bits_get(table->segments[i].deleted, row);
+        uint64_t row;
+        VEX_TRY(vexi_segment_find(segments[i].segment, id, hash, &found, &row, err));
+        *live = found && !vexi_bits_get(segments[i].deleted, row);
     }
     return VEX_OK;
+}
+
+/* Whether record i of a delete removes a row that is there now. State lock. */
+static bool delete_hits(const vexi_table *table, const delete_findings *findings, size_t i,
+                        vex_string id) {
+    uint64_t hash = vexi_hash64(id.data, id.size);
+    bool live;
+    if (memtables_say(table, id, hash, &live)) {
+        return live;
+    }
+    if (findings->segment_lists == table->segment_lists) {
+        return findings->in_segment[i];
+    }
+    /* A segment that fails only now: the row was there when the delete began. */
+    return segments_hold(table->segments, table->segment_count, id, hash, &live, NULL) != VEX_OK ||
+           live;
 }
 
 static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
@@ -258,16 +284,9 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
         table->reserved_rows -= write->block->count;
     } else {
         vexi_row_block *block = write->block;
-        for (size_t i = 0; write->existed != NULL && i < block->count; i++) {
-            bool again = false;
-            for (size_t j = 0; j < i && !again; j++) {
-                again = vexi_string_equal(block->rows[i].id, block->rows[j].id);
-            }
-            bool live = false;
-            if (!again && id_is_live(table, block->rows[i].id, &live, NULL) != VEX_OK) {
-                live = true; /* it was when the write began, and its segment has failed since */
-            }
-            write->existed[i] = live ? 1 : 0;
+        for (size_t i = 0; write->findings != NULL && i < block->count; i++) {
+            write->findings->existed[i] =
+                delete_hits(table, write->findings, i, block->rows[i].id) ? 1 : 0;
         }
         table_append(table, block, first_sequence);
         write->block = NULL;
@@ -275,7 +294,8 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
     pthread_mutex_unlock(&table->state_lock);
 }
 
-/* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. */
+/* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of
+ * several writers that wait here the first does the work of all. */
 static vex_status write_admit(vexi_table *table, vex_error *err) {
     vexi_lake *lake = table->lake;
     if (lake->config.read_only) {
@@ -284,16 +304,15 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
     pthread_mutex_lock(&table->state_lock);
     bool lags = table->sealed_count > TABLE_SEALED_WAIT;
     pthread_mutex_unlock(&table->state_lock);
-    uint64_t limit = lake->config.memory_limit_bytes;
-    if (!lags && __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+    if (!lags && !lake_is_full(lake)) {
         return VEX_OK;
     }
     vex_error cause;
-    vex_status status = lags ? vexi_table_flush(table, &cause) : vexi_lake_flush(lake, &cause);
+    vex_status status = lags ? table_flush_sealed(table, &cause) : lake_make_room(lake, &cause);
     if (status == VEX_OK) {
         return VEX_OK;
     }
-    if (__atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED) < limit) {
+    if (!lake_is_full(lake)) {
         pthread_mutex_lock(&table->state_lock);
         lags = table->sealed_count >= TABLE_SEALED_MAX;
         pthread_mutex_unlock(&table->state_lock);
@@ -307,10 +326,10 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
 
 /* Log one part and wait. ids or rows. */
 static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_string *ids,
-                             size_t count, uint8_t *existed, vex_error *err) {
+                             size_t count, const delete_findings *findings, vex_error *err) {
     const vexi_env *env = table->core->env;
     const vexi_schema *schema = &table->schema->schema;
-    table_write write = {.table = table, .existed = existed};
+    table_write write = {.table = table, .findings = findings};
     VEX_TRY(vexi_row_block_create(env, schema, rows, ids, count, &write.block, err));
     vexi_buffer_init(&write.write.records, env, WRITE_BUFFER_SIZE_MAX);
     vexi_wal_record record = {
@@ -378,6 +397,97 @@ vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count,
     return VEX_OK;
 }
 
+/* ---- Deleting ---------------------------------------------------------------------------------
+ */
+
+enum { DELETE_PART = 512 };
+
+/* Some ids of a delete: those that are there, each once. */
+typedef struct delete_part {
+    vex_string ids[DELETE_PART];
+    uint64_t hashes[DELETE_PART];
+    bool in_segment[DELETE_PART];
+    uint8_t existed[DELETE_PART];
+    size_t places[DELETE_PART]; /* in the caller's ids */
+    size_t count;
+    uint64_t segment_lists;
+} delete_part;
+
+/* References to the segments as they are now. State lock. */
+static vex_status segments_share(const vexi_table *table, table_segment **out, vex_error *err) {
+    *out = vexi_calloc(table->core->env, table->segment_count + 1, sizeof **out);
+    if (*out == NULL) {
+        return vexi_no_memory(err, table->segment_count * sizeof **out);
+    }
+    for (size_t i = 0; i < table->segment_count; i++) {
+        (*out)[i].segment = vexi_segment_retain(table->segments[i].segment);
+        (*out)[i].deleted = vexi_bits_retain(table->segments[i].deleted);
+    }
+    return VEX_OK;
+}
+
+/* Take up to DELETE_PART of the ids without repeats; *taken receives how many were looked at. */
+static void part_take(delete_part *part, const vex_string *ids, size_t count, size_t *taken) {
+    part->count = 0;
+    *taken = 0;
+    for (; *taken < count && part->count < DELETE_PART; *taken += 1) {
+        vex_string id = ids[*taken];
+        uint64_t hash = vexi_hash64(id.data, id.size);
+        bool again = false;
+        for (size_t i = 0; i < part->count && !again; i++) {
+            again = part->hashes[i] == hash && vexi_string_equal(part->ids[i], id);
+        }
+        if (!again) {
+            part->ids[part->count] = id;
+            part->hashes[part->count] = hash;
+            part->places[part->count++] = *taken;
+        }
+    }
+}
+
+/* Keep the ids of the part that are there now, as of one moment. Segments are asked without a lock:
+ * readers and other writers go on. */
+static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *err) {
+    bool said[DELETE_PART];
+    bool live[DELETE_PART];
+    bool all_said = true;
+    table_segment *segments = NULL;
+    vex_status status = VEX_OK;
+    pthread_mutex_lock(&table->state_lock);
+    size_t segment_count = table->segment_count;
+    part->segment_lists = table->segment_lists;
+    if (table->dropped) {
+        status = vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
+    }
+    for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
+        live[i] = false;
+        said[i] = memtables_say(table, part->ids[i], part->hashes[i], &live[i]);
+        all_said = all_said && said[i];
+    }
+    if (status == VEX_OK && !all_said && segment_count > 0) {
+        status = segments_share(table, &segments, err);
+    }
+    pthread_mutex_unlock(&table->state_lock);
+    size_t kept = 0;
+    for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
+        part->in_segment[kept] = false;
+        if (!said[i] && segments != NULL) {
+            status = segments_hold(segments, segment_count, part->ids[i], part->hashes[i], &live[i],
+                                   err);
+            part->in_segment[kept] = live[i];
+        }
+        if (live[i]) {
+            part->ids[kept] = part->ids[i];
+            part->places[kept++] = part->places[i];
+        }
+    }
+    part->count = kept;
+    if (segments != NULL) {
+        table_segments_free(table->core->env, segments, segment_count);
+    }
+    return status;
+}
+
 vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t count,
                              uint8_t *existed, vex_error *err) {
     /* Ids that are not there need no record: that they were absent when looked up is an answer. */
@@ -387,38 +497,21 @@ vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t co
     if (table->lake->config.read_only) {
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
-    enum { PART = 512 };
-    vex_string part[PART];
-    uint8_t part_existed[PART];
-    size_t places[PART];
-    for (size_t done = 0; done < count;) {
-        size_t used = 0;
-        pthread_mutex_lock(&table->state_lock);
-        bool dropped = table->dropped;
-        vex_status status = VEX_OK;
-        for (; !dropped && done < count && used < PART; done++) {
-            bool live;
-            status = id_is_live(table, ids[done], &live, err);
-            if (status != VEX_OK) {
-                break;
-            }
-            if (live) {
-                places[used] = done;
-                part[used++] = ids[done];
-            }
-        }
-        pthread_mutex_unlock(&table->state_lock);
-        VEX_TRY(status);
-        if (dropped) {
-            return vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
-        }
-        if (used == 0) {
+    size_t taken;
+    for (size_t done = 0; done < count; done += taken) {
+        delete_part part;
+        part_take(&part, ids + done, count - done, &taken);
+        VEX_TRY(part_look_up(table, &part, err));
+        if (part.count == 0) {
             continue;
         }
         VEX_TRY(write_admit(table, err));
-        VEX_TRY(write_part(table, NULL, part, used, part_existed, err));
-        for (size_t i = 0; existed != NULL && i < used; i++) {
-            existed[places[i]] = part_existed[i];
+        delete_findings findings = {.in_segment = part.in_segment,
+                                    .existed = part.existed,
+                                    .segment_lists = part.segment_lists};
+        VEX_TRY(write_part(table, NULL, part.ids, part.count, &findings, err));
+        for (size_t i = 0; existed != NULL && i < part.count; i++) {
+            existed[done + part.places[i]] = part.existed[i];
         }
     }
     return VEX_OK;

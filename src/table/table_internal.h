@@ -17,6 +17,7 @@ struct vexi_lake {
     char wal_uuid[37];
     uint64_t memory_bytes; /* atomic: all memtables that are not flushed */
 
+    pthread_mutex_t create_lock; /* one collection is made at a time */
     pthread_rwlock_t tables_lock;
     vexi_table **tables; /* sorted by name; tables_lock; dropped ones stay until replaced */
     size_t table_count;
@@ -72,11 +73,13 @@ struct vexi_table {
     table_memtable active;    /* as segments; .memtable may be NULL    */
     bool flush_now;           /* by the next background flush; state lock */
     uint64_t active_since_ns; /* when its first row came; state lock */
+    uint32_t flush_failures;  /* of the background flush, in a row; its own */
     uint64_t reserved_rows;   /* promised to writes that are in the log queue; state lock   */
     int64_t version;      /* of the published segments; state lock                               */
     uint64_t flush_count; /* state lock                                                          */
     char last_error[256]; /* state lock                                                          */
     uint64_t changes;     /* grows with every change of the sources; state lock     */
+    uint64_t segment_lists; /* grows with every change of `segments`; state lock                  */
 
     vexi_task flush_task;
 };
@@ -122,10 +125,11 @@ typedef struct commit_segment {
     vexi_bits *deleted; /* rows that later rows of the same commit replace, or NULL */
 } commit_segment;
 
-/* Ids whose older rows a commit hides. next gives them one by one; restart begins anew. */
+/* Ids whose older rows a commit hides. next gives them one by one, *more is false behind the last;
+ * restart begins anew: each segment is asked for all of them in turn. */
 typedef struct commit_ids {
     void (*restart)(void *context);
-    bool (*next)(void *context, vex_string *id, uint64_t *hash);
+    vex_status (*next)(void *context, bool *more, vex_string *id, uint64_t *hash, vex_error *err);
     void *context;
 } commit_ids;
 
@@ -136,24 +140,34 @@ typedef struct commit_request {
     commit_ids ids;       /* next may be NULL: none */
     uint64_t sequence;    /* covers the log up to here; 0: leave txn alone */
     size_t flushed_count; /* sealed memtables that this commit makes obsolete */
+    bool unnamed;         /* out: no version names `segments`, nor ever will: their files may go */
 } commit_request;
 
 /* Commit and publish: reads what others committed, finds the rows to hide in the newest version,
  * puts the next version if it is absent, again until it is in. Commit lock. */
-vex_status table_commit(vexi_table *table, const commit_request *request, vex_error *err);
+vex_status table_commit(vexi_table *table, commit_request *request, vex_error *err);
 /* Take over what others committed and publish it. Commit lock. */
 vex_status table_refresh(vexi_table *table, vex_error *err);
+/* The action that takes a file of the newest version out. Borrows the add's strings. */
+vexi_delta_remove commit_remove(const vexi_delta_add *file, int64_t now_ms);
+/* VEX_UNSUPPORTED if another engine asked writers for what we do not do. */
+vex_status commit_check_writable(const char *folder, const vexi_delta_state *state, vex_error *err);
 /* Put one commit under version state->version + 1; VEX_EXISTS if that version is taken. Resolves
- * unknown outcomes by reading back. Applies it to the state on success. */
+ * unknown outcomes by reading back. Applies it to the state on success. VEX_UNSUPPORTED as
+ * commit_check_writable. */
 vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
                       vexi_delta_commit *commit, vex_error *err);
 
 /* ---- flush.c --------------------------------------------------------------------------------- */
 
 void flush_run(void *table);
+/* Flush the sealed memtables until flushing no longer lags behind writing. */
+vex_status table_flush_sealed(vexi_table *table, vex_error *err);
 /* Write rows as a segment (files are durable on return). rows are in any order; reordered here. */
 vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_count,
                          commit_segment *out, vexi_arena *arena, vex_error *err);
+/* Release a built segment and remove its files, which no version names. */
+void segment_discard(vexi_table *table, commit_segment *segment);
 
 /* ---- recover.c ------------------------------------------------------------------------------- */
 
@@ -164,6 +178,9 @@ vex_status lake_recover(vexi_lake *lake, vex_error *err);
 /* Add a table (reference taken on success), in place of a dropped one of its name. */
 vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
 vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
+/* Whether all memtables together take more than their limit; flush tables until they do not. */
+bool lake_is_full(const vexi_lake *lake);
+vex_status lake_make_room(vexi_lake *lake, vex_error *err);
 /* Acknowledged rows are in memtables alone: flush all of them now. argument is the lake. */
 void lake_log_lost(void *argument);
 

@@ -288,32 +288,32 @@ static vex_status resolve_segment(vexi_table *table, table_segment *segment, siz
     return VEX_OK;
 }
 
-/* Whether every bit of b is in a. */
-static bool bits_contain(const vexi_bits *a, const vexi_bits *b) {
-    for (uint64_t bit = 0; b != NULL && bit < b->bit_count; bit++) {
-        if (vexi_bits_get(b, bit) && !vexi_bits_get(a, bit)) {
-            return false;
+/* The published entry of an open segment. Lists keep their order from version to version, so the
+ * search goes on behind the last hit (*hint). */
+static const table_segment *published_entry(const vexi_table *table, const vexi_segment *segment,
+                                            size_t *hint) {
+    for (size_t step = 0; step < table->segment_count; step++) {
+        size_t at = (*hint + step) % table->segment_count;
+        if (table->segments[at].segment == segment) {
+            *hint = at + 1;
+            return &table->segments[at];
         }
     }
-    return true;
+    return NULL;
 }
 
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
                          size_t flushed_count, int64_t version, vex_error *err) {
     const vexi_env *env = table->core->env;
     vex_status status = VEX_OK;
+    size_t hint = 0;
     pthread_mutex_lock(&table->view_lock);
     for (size_t i = 0; i < segment_count && status == VEX_OK; i++) {
         table_segment *entry = &segments[i];
-        const table_segment *old = NULL;
-        for (size_t j = 0; j < table->segment_count; j++) {
-            if (table->segments[j].segment == entry->segment) {
-                old = &table->segments[j];
-            }
-        }
+        const table_segment *old = published_entry(table, entry->segment, &hint);
         entry->hidden = vexi_bits_retain(entry->deleted);
         /* Another engine may have brought rows back: then nothing of the old bits counts. */
-        if (old == NULL || !bits_contain(entry->deleted, old->deleted)) {
+        if (old == NULL || !vexi_bits_contain(entry->deleted, old->deleted)) {
             status = resolve_segment(table, entry, flushed_count, err);
             continue;
         }
@@ -324,10 +324,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
                 entry->hidden = vexi_bits_retain(old->hidden);
             } else {
                 status = bits_own(env, &entry->hidden, old->hidden->bit_count, err);
-                for (uint64_t bit = 0; status == VEX_OK && bit < old->hidden->bit_count; bit++) {
-                    if (vexi_bits_get(old->hidden, bit)) {
-                        vexi_bits_set(entry->hidden, bit);
-                    }
+                if (status == VEX_OK) {
+                    vexi_bits_add(entry->hidden, old->hidden);
                 }
             }
         }
@@ -353,6 +351,7 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
                 table->sealed_count * sizeof *table->sealed);
         table->version = version;
         table->changes++;
+        table->segment_lists++;
         pthread_mutex_unlock(&table->state_lock);
         vexi_view_release(table->cached);
         table->cached = NULL;
@@ -364,12 +363,7 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
         vexi_bits_release(flushed_bits[i]);
         vexi_memtable_release(flushed[i]);
     }
-    for (size_t i = 0; i < gone_count; i++) {
-        vexi_bits_release(gone[i].deleted);
-        vexi_bits_release(gone[i].hidden);
-        vexi_segment_release(gone[i].segment);
-    }
-    vexi_free(env, gone);
+    table_segments_free(env, gone, gone_count);
     return status;
 }
 

@@ -42,7 +42,8 @@ struct vexi_wal {
     uint64_t next_number; /* of the next file; spent even if making it fails */
     bool broken;          /* an append or sync failed: begin a new file first */
     bool sync_failed;     /* of the current file: a second sync would prove nothing */
-    bool sync_queued;     /* interval durability */
+    uint64_t sync_due_ns; /* interval durability: when what is not synced must be */
+    bool sync_queued;     /* interval durability; mutex */
     vexi_task sync_task;
 };
 
@@ -169,11 +170,17 @@ vex_status vexi_wal_create(const vexi_env *env, vexi_store *store, const vexi_wa
     return VEX_OK;
 }
 
+void vexi_wal_stop(vexi_wal *wal) {
+    if (wal != NULL) {
+        vexi_cancel(wal->env, &wal->sync_task);
+    }
+}
+
 vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err) {
     if (wal == NULL) {
         return VEX_OK;
     }
-    vexi_cancel(wal->env, &wal->sync_task);
+    vexi_wal_stop(wal);
     vex_status status = VEX_OK;
     if (wal->log != NULL && !wal->broken && wal->synced_size < wal->size) {
         status = vexi_store_log_sync(wal->log, err);
@@ -318,10 +325,13 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
         vexi_log(wal->env, 3, "log: %s", error.message);
         return;
     }
-    wal->size += size;
     if (wal->config.durability == VEX_DURABILITY_ALWAYS) {
-        wal->synced_size = wal->size;
+        wal->synced_size = wal->size + size;
+    } else if (wal->synced_size == wal->size) {
+        wal->sync_due_ns =
+            vexi_monotonic_ns(wal->env) + (uint64_t)wal->config.sync_interval_ms * 1000000u;
     }
+    wal->size += size;
     pthread_mutex_lock(&wal->mutex);
     uint64_t sequence = first_sequence;
     for (vexi_wal_write *w = group; w != NULL; w = w->next) {
@@ -378,13 +388,21 @@ vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err)
         pthread_mutex_unlock(&wal->mutex);
         group_commit(wal, group);
         pthread_mutex_lock(&wal->mutex);
-        wal->leading = false;
         while (group != NULL) {
             vexi_wal_write *next = group->next; /* the write may be gone once it is done */
             group->done = true;
             pthread_cond_signal(&group->turn);
             group = next;
         }
+        if (wal->config.durability == VEX_DURABILITY_INTERVAL && wal->log != NULL &&
+            wal->synced_size < wal->size && vexi_monotonic_ns(wal->env) >= wal->sync_due_ns) {
+            /* Busy writers lead one after another and the sync task finds no gap, or no thread: who
+             * leads when the time is up syncs. */
+            pthread_mutex_unlock(&wal->mutex);
+            current_settle(wal);
+            pthread_mutex_lock(&wal->mutex);
+        }
+        wal->leading = false;
         if (wal->first != NULL) {
             pthread_cond_signal(&wal->first->turn);
         }
@@ -407,7 +425,8 @@ static void sync_run(void *argument) {
     pthread_mutex_lock(&wal->mutex);
     wal->sync_queued = false;
     if (wal->leading) {
-        /* Try again soon rather than hold up the leader. */
+        /* The leader syncs if the time is up; if it is not quite, or it looked a moment ago, this
+         * task does: try again soon rather than hold it up. */
         wal->sync_queued = true;
         vexi_submit(wal->env, &wal->sync_task, 1);
         pthread_mutex_unlock(&wal->mutex);

@@ -67,6 +67,8 @@ vex_status vexi_wal_create(const vexi_env *env, vexi_store *store, const vexi_wa
                            const char uuid[37], uint64_t number, uint64_t next_sequence,
                            uint64_t previous_cut, const vexi_wal_old_file *old, size_t old_count,
                            vexi_wal **out, vex_error *err);
+/* End background work: config.lost is not called any more. No write is under way. NULL is fine. */
+void vexi_wal_stop(vexi_wal *wal);
 /* Syncs what interval durability left. NULL is fine. */
 vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err);
 
