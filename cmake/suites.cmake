@@ -52,6 +52,12 @@ foreach(file IN LISTS suites)
   add_python_suite(${folder}/${name} ${file} ${CMAKE_BINARY_DIR}/vexlake)
 endforeach()
 
+# Those with many clients at once, also under ThreadSanitizer.
+foreach(name pipelines collections shutdown slow_query)
+  add_python_suite(tsan/integration/${name} ${CMAKE_SOURCE_DIR}/tests/integration/test_${name}.py
+    ${CMAKE_SOURCE_DIR}/build/tsan/vexlake)
+endforeach()
+
 # The installed library as an embedder meets it.
 file(GLOB suites CONFIGURE_DEPENDS tests/packaging/test_*.py)
 foreach(file IN LISTS suites)

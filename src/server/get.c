@@ -12,8 +12,8 @@
 #define LOOP_IDS_MAX  256u         /* ids that one try on the loop asks for */
 #define LOOP_COST_MAX (256u << 10) /* bytes that the loop writes at once */
 #define JOB_IDS_MAX   4096u        /* ids of commands that a worker merges */
-#define JOB_COST_MAX  (4u << 20)   /* bytes of their replies */
-#define FIRST_COST    4096u        /* of a row while the client has not asked for any */
+#define JOB_COST_MAX  (1u << 20)   /* bytes of their replies */
+#define FIRST_COST    (256u << 10) /* of a row while the client has not asked for any: alone */
 
 static vex_get_options get_options(const vexi_get_arguments *arguments, bool no_wait) {
     return (vex_get_options){.size = sizeof(vex_get_options),
@@ -120,6 +120,8 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now) {
         run->count++;
     }
     if (!try_now) {
+        uint64_t weight = id_count * row_cost / JOB_COST_MAX;
+        run->weight += weight < 16 ? (uint32_t)weight : 16;
         return false;
     }
     vex_get_options options = get_options(&first, true);
