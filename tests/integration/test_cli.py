@@ -2,11 +2,9 @@
 
 import json
 import os
-import pathlib
 import pty
 import re
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -16,8 +14,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = os.environ.get("VEXLAKE", str(ROOT / "build" / "vexlake"))
+from conftest import PROGRAM, ROOT
+
 SAMPLE = ROOT / "examples" / "packages.parquet"
 
 
@@ -336,32 +334,18 @@ def test_interrupted_import_imports_nothing(tmp_path):
     run("verify", "--lake", lake)
 
 
-def test_a_server_has_the_lake(tmp_path):
+def test_a_server_has_the_lake(start, tmp_path):
     """Reading goes on beside a server and sees what it has not flushed; writing is refused."""
     lake = tmp_path / "lake"
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    server = subprocess.Popen([PROGRAM, "serve", "--lake", lake, "--port", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        with socket.create_connection(("127.0.0.1", port)) as sock:
-            sock.sendall(b"VSET first [1,2,3]\r\nVSET second [3,2,1]\r\n")
-            reply = b""
-            while reply.count(b"\r\n") < 2:
-                reply += sock.recv(100)
-            assert reply == b"+OK\r\n+OK\r\n"
-        found = lines("search", "--lake", lake, "--vector", "[1,2,3]")
-        assert [row["id"] for row in found] == ["first", "second"] and found[1]["distance"] == 8
-        run("verify", "--lake", lake)
-        refused = run("import", "--lake", lake, "--into", "c", SAMPLE, status=1)
-        assert "process" in refused.stderr
-        run("flush", "--lake", lake, status=1)
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0
+    server = start(lake=lake)
+    client = server.client()
+    client.execute_command("VSET", "first", "[1,2,3]")
+    client.execute_command("VSET", "second", "[3,2,1]")
+    found = lines("search", "--lake", lake, "--vector", "[1,2,3]")
+    assert [row["id"] for row in found] == ["first", "second"] and found[1]["distance"] == 8
+    run("verify", "--lake", lake)
+    for command in (["import", "--into", "c", SAMPLE], ["flush"], ["create", "--dim", 3, "c"], ["drop", "default"]):
+        refused = run(command[0], "--lake", lake, *command[1:], status=1)
+        assert f"held by process {server.process.pid}" in refused.stderr
+    assert server.stop() == 0
     assert [row["rows"] for row in lines("info", "--lake", lake)] == [2]

@@ -3,19 +3,14 @@
 Floating-point texts are compared as numbers: their last digits depend on the CPU's vector kernel.
 """
 
-import os
-import pathlib
 import re
 import shlex
 import shutil
-import socket
 import subprocess
-import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = os.environ.get("VEXLAKE", str(ROOT / "build" / "vexlake"))
+from conftest import PROGRAM, ROOT
 
 
 def readme_commands():
@@ -35,30 +30,18 @@ def split_numbers(text):
 
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not installed")
-def test_the_tour(tmp_path):
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+def test_the_tour(start, tmp_path):
     lake = tmp_path / "lake"
     subprocess.run([PROGRAM, "import", "--lake", lake, "--into", "packages", "--metric", "cosine",
                     ROOT / "examples" / "packages.parquet"], check=True)
-    server = subprocess.Popen([PROGRAM, "serve", "--lake", lake, "--port", str(port)])
-    try:
-        for _ in range(300):
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        commands = readme_commands()
-        assert len(commands) >= 10
-        for command, wanted in commands:
-            words = shlex.split(command)
-            assert words[:3] == ["redis-cli", "-p", "6390"]
-            printed = subprocess.run(["redis-cli", "--no-raw", "-p", str(port), *words[3:]],
-                                     capture_output=True, text=True, timeout=60).stdout
-            printed = re.sub(r"\n\n$", "\n", printed)  # redis-cli ends an error with an empty line
-            assert split_numbers(printed)[0] == split_numbers(wanted)[0], command
-            assert split_numbers(printed)[1] == pytest.approx(split_numbers(wanted)[1], rel=1e-4), command
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0
+    server = start(lake=lake)
+    commands = readme_commands()
+    assert len(commands) >= 10
+    for command, wanted in commands:
+        words = shlex.split(command)
+        assert words[:3] == ["redis-cli", "-p", "6390"]
+        printed = subprocess.run(["redis-cli", "--no-raw", "-p", str(server.port), *words[3:]],
+                                 capture_output=True, text=True, timeout=60).stdout
+        printed = re.sub(r"\n\n$", "\n", printed)  # redis-cli ends an error with an empty line
+        assert split_numbers(printed)[0] == split_numbers(wanted)[0], command
+        assert split_numbers(printed)[1] == pytest.approx(split_numbers(wanted)[1], rel=1e-4), command
