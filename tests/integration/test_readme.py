@@ -1,8 +1,10 @@
-"""The README's redis-cli lines, typed one after the other, answer what the README says.
+"""The README's redis-cli lines, typed one after the other, answer what the README says; so does its
+Python.
 
 Floating-point texts are compared as numbers: their last digits depend on the CPU's vector kernel.
 """
 
+import doctest
 import re
 import shlex
 import shutil
@@ -45,3 +47,14 @@ def test_the_tour(start, tmp_path):
         printed = re.sub(r"\n\n$", "\n", printed)  # redis-cli ends an error with an empty line
         assert split_numbers(printed)[0] == split_numbers(wanted)[0], command
         assert split_numbers(printed)[1] == pytest.approx(split_numbers(wanted)[1], rel=1e-4), command
+
+
+def test_the_python_block(tmp_path, monkeypatch):
+    """In the folder of a lake that has the sample, as `make run` leaves it."""
+    subprocess.run([PROGRAM, "import", "--lake", tmp_path / "lake", "--into", "packages", "--metric", "cosine",
+                    ROOT / "examples" / "packages.parquet"], check=True)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    test = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
+    assert len(test.examples) == 3
+    assert doctest.DocTestRunner().run(test).failed == 0

@@ -166,6 +166,23 @@ def test_rows_deleted_elsewhere_are_gone(tmp_path):
         assert size(client) == 191
 
 
+def test_writes_elsewhere_beside_our_deletion_vectors(tmp_path):
+    with collection(tmp_path) as (client, table, values):
+        assert client.execute_command("VDEL", "own-1", "own-2", "IN", NAME) == 2
+        flush(client)
+        assert lake.deleted_rows(table, lake.active_files(table)[0]) != []
+        foreign = vectors(7, 3)
+        deltalake.write_deltalake(table, arrow_rows(["x", "y", "z"], foreign, [1, 2, 3]), mode="append")
+        assert deltalake.DeltaTable(table).delete("count = 7")["num_deleted_rows"] == 1
+        flush(client)
+        assert size(client) == 200 - 2 + 3 - 1
+        assert nearest(client, foreign[1]) == [("y", 0.0, b"foreign y", 2)]
+        for gone in (1, 2, 7):
+            assert nearest(client, values[gone])[0][0] != f"own-{gone}"
+        assert nearest(client, values[8])[0][0] == "own-8"
+    verify(tmp_path)
+
+
 def test_files_compacted_elsewhere(tmp_path):
     with collection(tmp_path) as (client, table, values):
         more = vectors(6, 40)
