@@ -9,7 +9,6 @@ import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import threading
 import time
 
@@ -24,10 +23,6 @@ SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 
 def scaled(count):
     return max(1000, int(count * SCALE))
-
-
-def note(text):
-    print(f"  .. {text}", file=sys.stderr, flush=True)
 
 
 def median(values):
@@ -83,6 +78,10 @@ def number_text(value):
     return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
 
 
+def load():
+    return [round(x, 2) for x in os.getloadavg()]
+
+
 def machine():
     cpu = text_of(["lscpu"])
     def field(name):
@@ -102,7 +101,7 @@ def machine():
         "huge_pages": re.sub(r".*\[(\w+)\].*", r"\1", (pathlib.Path(
             "/sys/kernel/mm/transparent_hugepage/enabled").read_text().strip())),
         "file_system": text_of(["stat", "-f", "-c", "%T", str(OUT)]),
-        "load": [round(x, 2) for x in os.getloadavg()],
+        "load": load(),
         "compiler": text_of(["cc", "--version"]).split("\n")[0],
         "commit": text_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
         "vexlake": text_of([str(VEXLAKE), "version"]).split("\n")[0],

@@ -1,15 +1,53 @@
 """Run sections of the benchmark; see bench/run and docs/performance.md."""
 
 import importlib
+import json
 import sys
 
 import common
 
 SECTIONS = ("flat", "wire", "vset", "imports", "rows", "recall")
+DOCUMENT = common.ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- begin: figures, written by bench/run --keep -->", "<!-- end -->"
+
+
+def cell(line):
+    verdict = "" if line["holds"] is None else " holds" if line["holds"] else " **falls short**"
+    return (f"| {line['what']} | {common.number_text(line['value'])} {line['unit']} | "
+            f"{line['target'] or ''}{verdict} | {line['note']} |")
+
+
+def keep():
+    """Copy the figures into bench/results/ and into the document."""
+    if common.SCALE != 1:
+        sys.exit("--keep needs BENCH_SCALE 1")
+    found = [json.loads((common.OUT / f"{name}.json").read_text()) for name in SECTIONS
+             if (common.OUT / f"{name}.json").exists()]
+    for section in found:
+        del section["raw"]
+    date = max(section["machine"]["date"] for section in found)[:10]
+    folder = common.ROOT / "bench" / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{date}.json").write_text(json.dumps(found, indent=1) + "\n")
+    machine = found[0]["machine"]
+    text = [BEGIN, "", f"Measured {date} on {machine['cores']} cores of {machine['cpu']} (family "
+            f"{machine['family']}, model {machine['model']}; level-2 cache {machine['l2']}, level-3 "
+            f"{machine['l3']}), {machine['memory_mib'] // 1024} GiB, Linux {machine['kernel']}, "
+            f"{machine['compiler'].replace('cc ', 'gcc ')}; faiss {machine['faiss']}, pyarrow "
+            f"{machine['pyarrow']}, {machine['redis']}. All figures with their machine, versions and "
+            f"commands are in `bench/results/{date}.json`.", ""]
+    for section in found:
+        load = section["machine"]["load"]
+        text += [f"### {section['section']}", "", f"{section['data'][0].upper()}{section['data'][1:]}. "
+                 f"Load average when it began: {load[0]}.", "",
+                 "| what | figure | target | |", "| --- | ---: | --- | --- |",
+                 *map(cell, section["lines"]), ""]
+    before, rest = DOCUMENT.read_text().split(BEGIN)
+    DOCUMENT.write_text(before + "\n".join(text) + END + rest.split(END)[1])
 
 
 def main():
-    asked = sys.argv[1:] or SECTIONS
+    asked = [word for word in sys.argv[1:] if word != "--keep"] or SECTIONS
     for name in asked:
         if name not in SECTIONS:
             sys.exit(f"no section {name}; there are {', '.join(SECTIONS)}")
@@ -18,7 +56,7 @@ def main():
     failed = []
     for name in asked:
         module = importlib.import_module(f"section_{name}")
-        machine = dict(machine, load=common.machine()["load"])
+        machine = dict(machine, load=common.load())
         try:
             section = module.measure()
         except Exception as problem:  # one section's failure leaves the others their turn
@@ -30,6 +68,8 @@ def main():
         sys.stdout.flush()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+    if "--keep" in sys.argv[1:]:
+        keep()
 
 
 main()
