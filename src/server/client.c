@@ -21,8 +21,7 @@
 
 #define INPUT_SIZE       (256u << 10)
 #define SPARE_INPUTS_MAX 32u
-#define SPARE_OUTPUT_MAX (256u << 10) /* output memory that a client keeps */
-#define STRICT_ARGUMENTS 10u          /* limits before authentication, as Redis */
+#define STRICT_ARGUMENTS 10u /* limits before authentication, as Redis */
 #define STRICT_BULK_SIZE 16384u
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out);
@@ -317,7 +316,7 @@ static void flush_output(vexi_client *client) {
             }
             return;
         }
-        if (output->capacity > SPARE_OUTPUT_MAX) {
+        if (output->capacity > VEXI_OUTPUT_PAUSE_SIZE) {
             vexi_buffer_deinit(output);
         } else {
             vexi_buffer_clear(output);
@@ -447,19 +446,21 @@ void vexi_client_process(vexi_client *client) {
     }
     /* A client that does not read its replies gets no further. */
     while (client->writing == NULL && !client->close_after && !client->output.failed) {
-        if (client->batch == NULL && (client->server->draining || !parse_batch(client))) {
-            break;
-        }
-        if (!vexi_execute(client)) {
-            break;
-        }
-        vexi_batch_give(client->server, client->batch);
-        client->batch = NULL;
-        if (client->output.size > SPARE_OUTPUT_MAX) {
+        if (client->output.size > VEXI_OUTPUT_PAUSE_SIZE) {
             flush_output(client);
             if (client->closing) {
                 return;
             }
+            continue;
+        }
+        if (client->batch == NULL && (client->server->draining || !parse_batch(client))) {
+            break;
+        }
+        if (vexi_execute(client)) {
+            vexi_batch_give(client->server, client->batch);
+            client->batch = NULL;
+        } else if (client->output.size <= VEXI_OUTPUT_PAUSE_SIZE) {
+            break; /* runs are under way */
         }
     }
     bool idle = client->batch == NULL && client->runs == NULL;

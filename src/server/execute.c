@@ -207,7 +207,13 @@ static bool is_executable(const vexi_client *client, const vexi_request *request
 static void refuse(vexi_client *client, const vexi_request *request) {
     const vex_string *arguments = client->batch->arguments + request->first;
     vexi_buffer *out = &client->output;
-    if (request->command == NULL) {
+    if (request->command == NULL &&
+        (vexi_word_is(arguments[0], "POST") || vexi_word_is(arguments[0], "HOST:"))) {
+        /* A web page that makes a browser talk to this port: its body must not be executed. */
+        vexi_log_line(&client->server->log, VEXI_LOG_WARNING, "server",
+                      "client closed: it speaks HTTP client=%s", client->address);
+        client->close_after = true;
+    } else if (request->command == NULL) {
         /* As Redis: the name and the beginnings of the arguments. */
         char shown[256];
         size_t used = 0;
@@ -321,7 +327,7 @@ static bool start_search(vexi_client *client, vexi_run *run) {
     start_run(client, run);
     run->job.run = vexi_search_job;
     vexi_metric_add(&client->server->metrics.searches, run->count);
-    vexi_pool_submit(client->server->pool, VEXI_LANE_READ, &run->job);
+    vexi_pool_submit(client->server->pool, VEXI_LANE_SEARCH, &run->job);
     return true;
 }
 
@@ -353,7 +359,8 @@ bool vexi_execute(vexi_client *client) {
     vexi_batch *batch = client->batch;
     uint32_t start = batch->position;
     while (batch->position < batch->request_count && !client->close_after &&
-           !client->output.failed && !server->draining) {
+           !client->output.failed && !server->draining &&
+           client->output.size <= VEXI_OUTPUT_PAUSE_SIZE) {
         const vexi_request *request = &batch->requests[batch->position];
         const vexi_command *command = request->command;
         if (!is_executable(client, request)) {

@@ -1,8 +1,8 @@
 /* Worker threads for whatever may block, so that the event loop never does.
  *
- * Three lanes with threads of their own keep short work from waiting behind long work: reads
- * (searches, gets that need storage), writes (which wait for the disk), and long jobs (import,
- * flush). Threads are started when there is work for them. */
+ * Lanes with threads of their own keep short work from waiting behind long work: searches, other
+ * reads (gets that need storage, descriptions), writes (which wait for the disk), and long jobs
+ * (import, flush). Threads are started when there is work for them. */
 #ifndef VEXI_SERVER_POOL_H
 #define VEXI_SERVER_POOL_H
 
@@ -11,10 +11,11 @@
 #include "base/env.h"
 
 typedef enum vexi_lane {
-    VEXI_LANE_READ = 0,
-    VEXI_LANE_WRITE = 1,
-    VEXI_LANE_LONG = 2,
-    VEXI_LANE_COUNT = 3
+    VEXI_LANE_SEARCH = 0,
+    VEXI_LANE_READ = 1,
+    VEXI_LANE_WRITE = 2,
+    VEXI_LANE_LONG = 3,
+    VEXI_LANE_COUNT = 4
 } vexi_lane;
 
 typedef struct vexi_job vexi_job;

@@ -40,7 +40,7 @@ static void done(vexi_job *job) {
 TEST(every_job_runs_and_is_reported) {
     uv_loop_t loop;
     CHECK(uv_loop_init(&loop) == 0);
-    static const uint32_t threads[VEXI_LANE_COUNT] = {4, 3, 2};
+    static const uint32_t threads[VEXI_LANE_COUNT] = {4, 4, 3, 2};
     vexi_pool *pool;
     CHECK_OK(vexi_pool_create(vex_test_env(), &loop, threads, &pool, &err));
     static counted_job jobs[JOBS];
@@ -86,7 +86,7 @@ static void finish(vexi_job *job) {
 TEST(lanes_do_not_wait_for_each_other) {
     uv_loop_t loop;
     CHECK(uv_loop_init(&loop) == 0);
-    static const uint32_t threads[VEXI_LANE_COUNT] = {1, 1, 1};
+    static const uint32_t threads[VEXI_LANE_COUNT] = {1, 1, 1, 1};
     vexi_pool *pool;
     CHECK_OK(vexi_pool_create(vex_test_env(), &loop, threads, &pool, &err));
     uv_sem_t gate;

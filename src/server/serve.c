@@ -212,7 +212,8 @@ static vex_status start(vexi_server *server, vex_error *err) {
     server->signals[0].data = server;
     server->signals[1].data = server;
     uint32_t lanes[VEXI_LANE_COUNT] = {0};
-    lanes[VEXI_LANE_READ] = (uint32_t)server->settings.search_thread_count;
+    lanes[VEXI_LANE_SEARCH] = (uint32_t)server->settings.search_thread_count;
+    lanes[VEXI_LANE_READ] = 8;
     lanes[VEXI_LANE_WRITE] = 16;
     lanes[VEXI_LANE_LONG] = 4;
     VEX_TRY(vexi_pool_create(server->env, &server->loop, lanes, &server->pool, err));

@@ -269,9 +269,12 @@ vexi_batch *vexi_batch_take(vexi_server *server);
 void vexi_batch_give(vexi_server *server, vexi_batch *batch);
 vex_status vexi_batch_add(vexi_server *server, vexi_batch *batch, const vexi_resp_parser *parser,
                           const uint8_t *data, vex_error *err);
-/* Execute the client's batch as far as possible; true when it is finished and no run is under way.
- */
+/* Execute the client's batch until it is finished, has to wait for runs, or has made so much output
+ * that it is to be written first; true when it is finished and no run is under way. */
 bool vexi_execute(vexi_client *client);
+/* Output from which on it is written before more is made; also what memory a client keeps for it.
+ */
+#define VEXI_OUTPUT_PAUSE_SIZE (256u << 10)
 /* A run's job is done (on the loop). */
 void vexi_run_finish(vexi_run *run);
 void vexi_runs_free(vexi_server *server);

@@ -102,6 +102,14 @@ def test_a_half_command_and_a_closed_socket(server):
     assert server.client().ping()
 
 
+def test_a_browser_gets_nowhere(server):
+    raw = server.socket()
+    raw.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nVCREATE c DIM 2\r\n")
+    assert receive_all(raw) == b""
+    raw.close()
+    assert server.client().execute_command("VLIST") == []
+
+
 def test_quit_and_reset(server):
     raw = server.socket()
     raw.sendall(b"HELLO 3\r\nRESET\r\nVGET x IN nobody\r\nQUIT\r\nPING\r\n")

@@ -79,6 +79,7 @@ def test_options_are_accepted(client):
     plain = call("VSEARCH", "[0, 0]", 5, "IN", "c")
     assert call("VSEARCH", "[0,0]", 5, "NPROBE", 1000, "IN", "c") == plain
     assert call("VSEARCH", "[0,0]", 5, "exact", "partial", "in", "c") == plain
+    assert call("VSEARCH", "[0,0]", 5, "IN", "c", "EXACT") == plain
 
 
 def test_an_empty_collection(client):
