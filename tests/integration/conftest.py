@@ -44,14 +44,14 @@ def number(value):
 
 
 class Server:
-    def __init__(self, lake, log, *flags, ready=True):
+    def __init__(self, lake, log, *flags, ready=True, wrapper=()):
         self.lake = pathlib.Path(lake)
         self.log_path = pathlib.Path(log)
         self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.clients = []
         with open(log, "ab") as stderr:
             self.process = subprocess.Popen(
-                [PROGRAM, "serve", "--lake", str(lake), "--port", "0", *flags],
+                [*wrapper, PROGRAM, "serve", "--lake", str(lake), "--port", "0", *flags],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
         self.port = self.wait_until_ready() if ready else None
 
@@ -100,8 +100,8 @@ def start(tmp_path):
     """start(*flags, lake=...) gives a Server; all are stopped, and must end well."""
     servers = []
 
-    def begin(*flags, lake=None, ready=True):
-        server = Server(lake or tmp_path / "lake", tmp_path / "server.log", *flags, ready=ready)
+    def begin(*flags, lake=None, **options):
+        server = Server(lake or tmp_path / "lake", tmp_path / "server.log", *flags, **options)
         servers.append(server)
         return server
 
