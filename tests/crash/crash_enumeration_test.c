@@ -61,8 +61,11 @@ static bool workload_step(sim_world *world, int step) {
         return true;
     case 13:
         return (void)sim_world_put(world, 0, ids + 8, 2), true;
-    case 14:
-        return (void)sim_world_flush(world, 0), true;
+    case 14: /* until the other engine's rows are seen */
+        while (sim_world_flush(world, 0) != VEX_OK && !crashed(world) &&
+               world->last != VEX_NOT_FOUND) {
+        }
+        return true;
     case 15:
         return (void)sim_world_import(world, 0, import_path, import_rows, 4), true;
     case 16:
@@ -299,6 +302,7 @@ TEST(errors_in_a_row_at_every_step_then_power_failure) {
             }
             workload(&world);
             sim_world_check(&world, false, false, when);
+            sim_kill_fail(world.kill, 1, 0);
             power(&world, seed + step);
             CHECK_OK(sim_world_answer(&world, sim_world_open(&world), &err));
             go_on(&world, when);
