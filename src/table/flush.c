@@ -199,7 +199,10 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
      * of retries build files for nothing. Segments change under the commit lock alone. */
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
     for (size_t i = 0; i < table->segment_count; i++) {
-        VEX_TRY(vexi_segment_check(table->segments[i].segment, err));
+        vex_status status = vexi_segment_check(table->segments[i].segment, err);
+        if (status != VEX_OK && status != VEX_IO) { /* what could not be read is opened anew */
+            return status;
+        }
     }
     /* Entries leave `sealed` under the commit lock alone. */
     vexi_memtable *memtable = table->sealed[0].memtable;
