@@ -402,7 +402,7 @@ vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count,
 
 enum { DELETE_PART = 512 };
 
-/* Some ids of a delete: those that are there, each once. */
+/* Some ids of a delete, each once. */
 typedef struct delete_part {
     vex_string ids[DELETE_PART];
     uint64_t hashes[DELETE_PART];
@@ -445,8 +445,8 @@ static void part_take(delete_part *part, const vex_string *ids, size_t count, si
     }
 }
 
-/* Keep the ids of the part that are there now, as of one moment. Segments are asked without a lock:
- * readers and other writers go on. */
+/* Keep the ids of the part that need a record: those that are there now, as of one moment. Segments
+ * are asked without a lock: readers and other writers go on. */
 static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *err) {
     bool said[DELETE_PART];
     bool live[DELETE_PART];
@@ -468,6 +468,9 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
         status = segments_share(table, &segments, err);
     }
     pthread_mutex_unlock(&table->state_lock);
+    /* A row whose writing is of unknown outcome is not there, and might be after a restart: the log
+     * must hear of its deletion. */
+    bool keep_all = vexi_wal_unsettled(table->lake->wal);
     size_t kept = 0;
     for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
         part->in_segment[kept] = false;
@@ -476,7 +479,7 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
                                    err);
             part->in_segment[kept] = live[i];
         }
-        if (live[i]) {
+        if (live[i] || keep_all) {
             part->ids[kept] = part->ids[i];
             part->places[kept++] = part->places[i];
         }

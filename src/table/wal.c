@@ -30,6 +30,7 @@ struct vexi_wal {
     vexi_wal_write *first; /* waiting writes; mutex */
     vexi_wal_write *last;  /* mutex */
     bool leading;          /* a leader is at work; mutex */
+    bool unsettled;        /* see vexi_wal_unsettled; mutex */
 
     wal_file *oldest;  /* mutex */
     wal_file *current; /* mutex for its entries; the leader for the pointer */
@@ -109,6 +110,7 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
         wal->oldest = file;
     }
     wal->current = file;
+    wal->unsettled = false;
     pthread_mutex_unlock(&wal->mutex);
     return VEX_OK;
 }
@@ -321,6 +323,9 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
             group_fail(group, status, &error, "write refused");
         } else {
             group_fail(group, VEX_UNKNOWN_OUTCOME, &error, "outcome unknown");
+            pthread_mutex_lock(&wal->mutex);
+            wal->unsettled = true;
+            pthread_mutex_unlock(&wal->mutex);
         }
         vexi_log(wal->env, 3, "log: %s", error.message);
         return;
@@ -443,6 +448,13 @@ static void sync_run(void *argument) {
         pthread_cond_signal(&wal->first->turn);
     }
     pthread_mutex_unlock(&wal->mutex);
+}
+
+bool vexi_wal_unsettled(vexi_wal *wal) {
+    pthread_mutex_lock(&wal->mutex);
+    bool unsettled = wal->unsettled;
+    pthread_mutex_unlock(&wal->mutex);
+    return unsettled;
 }
 
 /* ---- Clean-up ---------------------------------------------------------------------------------

@@ -75,6 +75,10 @@ vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err);
 /* Log, apply, wait. Returns the write's status. */
 vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err);
 
+/* Whether a write was answered VEX_UNKNOWN_OUTCOME and may still survive a restart: that ends with
+ * the next file, so with the next write that is logged. */
+bool vexi_wal_unsettled(vexi_wal *wal);
+
 /* The collection has committed everything up to `sequence` (UINT64_MAX: it is dropped): delete the
  * files that nothing needs any more. */
 void vexi_wal_committed(vexi_wal *wal, const char collection[37], uint64_t sequence);
