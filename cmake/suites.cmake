@@ -53,7 +53,7 @@ foreach(file IN LISTS suites)
 endforeach()
 
 # Those with many clients at once, also under ThreadSanitizer.
-foreach(name pipelines collections shutdown slow_query)
+foreach(name abrupt_ends pipelines collections shutdown slow_query)
   add_python_suite(tsan/integration/${name} ${CMAKE_SOURCE_DIR}/tests/integration/test_${name}.py
     ${CMAKE_SOURCE_DIR}/build/tsan/vexlake)
 endforeach()

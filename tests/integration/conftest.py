@@ -16,6 +16,8 @@ import time
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("VEXLAKE") or os.environ.get("VEXLAKE_BINARY") or str(ROOT / "build/vexlake")
@@ -72,6 +74,7 @@ class Server:
 
     def client(self, protocol=3, **options):
         options.setdefault("socket_timeout", 60)
+        options.setdefault("retry", Retry(NoBackoff(), 0))
         client = redis.Redis(port=self.port, protocol=protocol, **options)
         self.clients.append(client)
         return client
