@@ -101,7 +101,7 @@ def machine():
         "huge_pages": re.sub(r".*\[(\w+)\].*", r"\1", (pathlib.Path(
             "/sys/kernel/mm/transparent_hugepage/enabled").read_text().strip())),
         "file_system": text_of(["stat", "-f", "-c", "%T", str(OUT)]),
-        "load": load(),
+        "load": load(), "nice": os.nice(0),
         "compiler": text_of(["cc", "--version"]).split("\n")[0],
         "commit": text_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
         "vexlake": text_of([str(VEXLAKE), "version"]).split("\n")[0],

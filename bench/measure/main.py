@@ -24,6 +24,8 @@ def keep():
     found = [json.loads((common.OUT / f"{name}.json").read_text()) for name in SECTIONS
              if (common.OUT / f"{name}.json").exists()]
     for section in found:
+        if section.pop("scale") != 1:
+            sys.exit(f"the figures of {section['section']} have another scale: measure it again")
         del section["raw"]
     date = max(section["machine"]["date"] for section in found)[:10]
     folder = common.ROOT / "bench" / "results"
@@ -39,7 +41,8 @@ def keep():
     for section in found:
         load = section["machine"]["load"]
         text += [f"### {section['section']}", "", f"{section['data'][0].upper()}{section['data'][1:]}. "
-                 f"Load average when it began: {load[0]}.", "",
+                 f"Load average when it began: {load[0]}; niceness {section['machine']['nice']}.",
+                 "",
                  "| what | figure | target | |", "| --- | ---: | --- | --- |",
                  *map(cell, section["lines"]), ""]
     before, rest = DOCUMENT.read_text().split(BEGIN)
