@@ -75,6 +75,10 @@ vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err);
 /* Log, apply, wait. Returns the write's status. */
 vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err);
 
+/* If the outcome of an earlier write is unknown, begin a new file, which makes it refused. Returns
+ * at once where nothing is. */
+vex_status vexi_wal_settle(vexi_wal *wal, vex_error *err);
+
 /* The collection has committed everything up to `sequence` (UINT64_MAX: it is dropped): delete the
  * files that nothing needs any more. */
 void vexi_wal_committed(vexi_wal *wal, const char collection[37], uint64_t sequence);
