@@ -245,11 +245,6 @@ static vex_status foreign_hide(vexi_table *table, table_segment *segments, size_
     return status;
 }
 
-/* Whether a segment could not be read, which says nothing of its bytes: another try may. */
-static bool segment_unread(const vexi_segment *segment) {
-    return vexi_segment_check(segment, NULL) == VEX_IO;
-}
-
 /* The published entry of a path. Published segments change under the commit lock alone, which is
  * held. Both lists have the same order, so the search goes on behind the last hit (*hint). */
 static const table_segment *open_entry(const vexi_table *table, vex_string path, size_t *hint) {
@@ -283,7 +278,7 @@ static vex_status segments_of_state(vexi_table *table, table_segment **out, size
         table_segment *entry = &segments[count];
         uint64_t hash = dv_hash(&add->dv);
         const table_segment *old = open_entry(table, add->path, &hint);
-        if (old != NULL && segment_unread(old->segment)) {
+        if (old != NULL && vexi_segment_unread(old->segment)) {
             old = NULL;
         }
         if (old != NULL && old->dv_hash == hash) {
@@ -371,13 +366,13 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
     bool retry = false;
     for (size_t i = 0; i < table->segment_count; i++) {
-        retry = retry || segment_unread(table->segments[i].segment);
+        retry = retry || vexi_segment_unread(table->segments[i].segment);
     }
     if (status != VEX_OK || (table->delta.version == table->version && !retry)) {
         return status;
     }
-    if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
-        return VEX_OK; /* dropped: whoever uses the table next is told so */
+    if (table_is_gone(table)) {
+        return table_let_go(table, err); /* whoever uses it next is told so */
     }
     table_segment *segments;
     size_t count;
@@ -465,6 +460,10 @@ vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *sta
         status = vexi_delta_parse(vexi_span_of(bytes.data, bytes.size), &arena, &read, err);
         if (status == VEX_OK) {
             status = vexi_delta_state_apply(state, &read, err);
+        }
+        if (status != VEX_OK) { /* no refusal: the next refresh reads it */
+            status =
+                vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "committed, but cannot be read back yet");
         }
     }
     vexi_buffer_deinit(&bytes);
@@ -693,7 +692,8 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
     const vexi_env *env = table->core->env;
     request->unnamed = true;
     VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
-    if (table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid)) {
+    if (table_is_gone(table)) {
+        VEX_TRY(table_let_go(table, err));
         return vexi_fail(err, VEX_NOT_FOUND, "collection '%s' was dropped", table->name);
     }
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
@@ -703,7 +703,12 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
     if (request->sequence > 0 &&
         vexi_delta_state_txn(&table->delta, vexi_string_of(table->lake->wal_uuid)) >=
             (int64_t)request->sequence) {
-        /* An earlier attempt whose outcome was unknown went through. */
+        /* An earlier attempt whose outcome was unknown went through. Log files go on its word. */
+        vex_status settled = commit_settle(table->core, table->folder, table->delta.version, err);
+        if (settled != VEX_OK) {
+            table_segments_free(env, segments, count);
+            return settled;
+        }
         return table_publish(table, segments, count, request->flushed_count, table->delta.version,
                              err);
     }
@@ -728,10 +733,13 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
     }
     if (status == VEX_OK) {
         status = published_list(table, request, &commit, segments, count, &list, &list_count, err);
-    }
-    if (status == VEX_OK) {
-        status = table_publish(table, list, list_count, request->flushed_count,
-                               table->delta.version, err);
+        if (status == VEX_OK) {
+            status = table_publish(table, list, list_count, request->flushed_count,
+                                   table->delta.version, err);
+        }
+        if (status != VEX_OK) { /* no refusal: the next refresh shows it */
+            status = vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "committed, but cannot be shown yet");
+        }
     }
     table_segments_free(env, segments, count);
     vexi_arena_deinit(&arena);

@@ -199,9 +199,8 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
      * of retries build files for nothing. Segments change under the commit lock alone. */
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
     for (size_t i = 0; i < table->segment_count; i++) {
-        vex_status status = vexi_segment_check(table->segments[i].segment, err);
-        if (status != VEX_OK && status != VEX_IO) { /* what could not be read is opened anew */
-            return status;
+        if (!vexi_segment_unread(table->segments[i].segment)) { /* the commit opens it anew */
+            VEX_TRY(vexi_segment_check(table->segments[i].segment, err));
         }
     }
     /* Entries leave `sealed` under the commit lock alone. */
@@ -337,7 +336,8 @@ void flush_run(void *argument) {
     }
     table->flush_failures = 0;
     pthread_mutex_lock(&table->state_lock);
-    any = table->active.memtable != NULL && vexi_memtable_count(table->active.memtable) > 0;
+    any = !table->dropped && table->active.memtable != NULL &&
+          vexi_memtable_count(table->active.memtable) > 0;
     uint64_t age_ns = any ? vexi_monotonic_ns(env) - table->active_since_ns : 0;
     pthread_mutex_unlock(&table->state_lock);
     if (any) {

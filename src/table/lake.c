@@ -252,6 +252,7 @@ static vex_status create_table(vexi_lake *lake, vex_string name, const char *fol
         return status;
     }
     if (delta->version >= 0 && !delta->dropped) {
+        VEX_TRY(commit_settle(lake->core, folder, delta->version, err));
         VEX_TRY(table_adopt(lake, name, folder, delta, err));
         return already_exists(name, err);
     }
@@ -284,11 +285,15 @@ vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_s
     return status;
 }
 
+bool table_is_gone(const vexi_table *table) {
+    return table->delta.dropped || !vexi_string_is(table->delta.metadata.id, table->uuid);
+}
+
 /* One attempt to commit the drop against the newest version. Commit lock. */
 static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     vexi_delta_state *delta = &table->delta;
     VEX_TRY(commit_refresh(table->core, table->folder, delta, err));
-    if (delta->dropped || !vexi_string_is(delta->metadata.id, table->uuid)) {
+    if (table_is_gone(table)) {
         return vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
     }
     const vexi_env *env = table->core->env;
@@ -317,6 +322,32 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     return status;
 }
 
+vex_status table_let_go(vexi_table *table, vex_error *err) {
+    vexi_lake *lake = table->lake;
+    if (table_is_dropped(table)) {
+        return VEX_OK;
+    }
+    if (!lake->config.read_only) {
+        /* Log files go on its word. */
+        VEX_TRY(commit_settle(table->core, table->folder, table->delta.version, err));
+    }
+    pthread_mutex_lock(&table->state_lock);
+    table->dropped = true;
+    table->changes++;
+    /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. If sealing
+     * fails, the active one stays until the table is replaced or the lake is closed. */
+    (void)table_seal(table, NULL);
+    size_t sealed_count = table->sealed_count;
+    pthread_mutex_unlock(&table->state_lock);
+    table_drop_views(table);
+    /* Nothing is left to resolve, so this cannot fail. */
+    VEX_TRY(table_publish(table, NULL, 0, sealed_count, table->delta.version, err));
+    if (lake->wal != NULL) {
+        vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
+    }
+    return VEX_OK;
+}
+
 vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err) {
     VEX_TRY(writable(lake, err));
     vexi_table *table;
@@ -326,19 +357,15 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
     while (status == VEX_EXISTS) {
         status = drop_attempt(table, err);
     }
-    if (status == VEX_OK) {
+    if (table_is_gone(table)) {
+        /* Also where it was another's drop, or an earlier one of ours whose outcome was unknown. */
+        vex_status gone = table_let_go(table, err);
+        status = gone == VEX_OK ? status : gone;
+    }
+    if (status != VEX_OK) {
         pthread_mutex_lock(&table->state_lock);
-        table->dropped = true;
-        table->changes++;
-        /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. If sealing
-         * fails, the active one stays until the table is replaced or the lake is closed. */
-        (void)table_seal(table, NULL);
-        size_t sealed_count = table->sealed_count;
+        table->doubtful = true;
         pthread_mutex_unlock(&table->state_lock);
-        table_drop_views(table);
-        /* Nothing is left to resolve, so this cannot fail. */
-        status = table_publish(table, NULL, 0, sealed_count, table->delta.version, err);
-        vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
     }
     pthread_mutex_unlock(&table->commit_lock);
     vexi_table_release(table);

@@ -733,9 +733,9 @@ static vex_status verify_data(verify_job *job, vex_error *err) {
         status = vexi_guard_run(verify_data_guarded, job, segment->object_name, err);
     }
     if (status == VEX_OK && job->rows_seen != segment->row_count) {
-        status = vexi_fail(err, VEX_CORRUPT, "%llu rows, the index file has %llu",
-                           (unsigned long long)job->rows_seen,
-                           (unsigned long long)segment->row_count);
+        status =
+            vexi_fail(err, VEX_CORRUPT, "%llu rows, the index file has %llu",
+                      (unsigned long long)job->rows_seen, (unsigned long long)segment->row_count);
     }
     vexi_arena_deinit(&arena);
     return status;

@@ -68,6 +68,10 @@ bool vexi_segment_is_foreign(const vexi_segment *segment);
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
+/* Whether it could not be read, which says nothing of its bytes: opening it anew may do. */
+static inline bool vexi_segment_unread(const vexi_segment *segment) {
+    return vexi_segment_check(segment, NULL) == VEX_IO;
+}
 
 vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash, bool *found,
                              uint64_t *row, vex_error *err);

@@ -294,6 +294,22 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
     pthread_mutex_unlock(&table->state_lock);
 }
 
+/* A drop was answered with a failure: nothing is acknowledged before the log has told whether the
+ * table is still there. */
+static vex_status write_settle(vexi_table *table, vex_error *err) {
+    pthread_mutex_lock(&table->commit_lock);
+    vex_status status = table_refresh(table, err);
+    if (status == VEX_OK) {
+        pthread_mutex_lock(&table->state_lock);
+        table->doubtful = false;
+        pthread_mutex_unlock(&table->state_lock);
+    }
+    pthread_mutex_unlock(&table->commit_lock);
+    return status == VEX_OK
+               ? status
+               : vexi_prefix(err, status, "write refused, '%s' may be dropped", table->name);
+}
+
 /* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of
  * several writers that wait here the first does the work of all. */
 static vex_status write_admit(vexi_table *table, vex_error *err) {
@@ -303,7 +319,11 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
     }
     pthread_mutex_lock(&table->state_lock);
     bool lags = table->sealed_count > TABLE_SEALED_WAIT;
+    bool doubtful = table->doubtful && !table->dropped;
     pthread_mutex_unlock(&table->state_lock);
+    if (doubtful) {
+        VEX_TRY(write_settle(table, err));
+    }
     if (!lags && !lake_is_full(lake)) {
         return VEX_OK;
     }
@@ -357,6 +377,8 @@ static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_
         memcpy(write.write.collection, table->uuid, sizeof write.write.collection);
         status = vexi_wal_commit(table->lake->wal, &write.write, err);
         if (status == VEX_OK && write.dropped) {
+            /* Its records came into the log behind the drop: they keep no file. */
+            vexi_wal_committed(table->lake->wal, table->uuid, UINT64_MAX);
             status = vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
         } else if (status != VEX_OK) {
             pthread_mutex_lock(&table->state_lock);
@@ -411,7 +433,7 @@ vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count,
 
 enum { DELETE_PART = 512 };
 
-/* Some ids of a delete, each once. */
+/* Some ids of a delete: those that are there, each once. */
 typedef struct delete_part {
     vex_string ids[DELETE_PART];
     uint64_t hashes[DELETE_PART];
@@ -454,7 +476,7 @@ static void part_take(delete_part *part, const vex_string *ids, size_t count, si
     }
 }
 
-/* Keep the ids of the part that need a record: those that are there now, as of one moment. Segments
+/* Keep the ids of the part that are there now, as of one moment. Segments
  * are asked without a lock: readers and other writers go on. */
 static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *err) {
     bool said[DELETE_PART];
@@ -477,9 +499,6 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
         status = segments_share(table, &segments, err);
     }
     pthread_mutex_unlock(&table->state_lock);
-    /* A row whose writing is of unknown outcome is not there, and might be after a restart: the log
-     * must hear of its deletion. */
-    bool keep_all = vexi_wal_unsettled(table->lake->wal);
     size_t kept = 0;
     for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
         part->in_segment[kept] = false;
@@ -488,7 +507,7 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
                                    err);
             part->in_segment[kept] = live[i];
         }
-        if (live[i] || keep_all) {
+        if (live[i]) {
             part->ids[kept] = part->ids[i];
             part->places[kept++] = part->places[i];
         }
@@ -502,13 +521,15 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
 
 vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t count,
                              uint8_t *existed, vex_error *err) {
-    /* Ids that are not there need no record: that they were absent when looked up is an answer. */
     if (existed != NULL) {
         memset(existed, 0, count);
     }
     if (table->lake->config.read_only) {
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
+    /* Ids that are not there need no record: that they were absent when looked up is an answer. But
+     * a row whose put had an unknown outcome must not come after it. */
+    VEX_TRY(vexi_wal_settle(table->lake->wal, err));
     size_t taken;
     for (size_t done = 0; done < count; done += taken) {
         delete_part part;

@@ -66,6 +66,7 @@ struct vexi_table {
      * deletes. */
     pthread_mutex_t state_lock;
     bool dropped;
+    bool doubtful; /* whether it is dropped is unknown: the next write asks the log; state lock */
     table_segment *segments; /* changed with view and state locks, so either one suffices to read */
     size_t segment_count;
     table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments */
@@ -154,7 +155,8 @@ vexi_delta_remove commit_remove(const vexi_delta_add *file, int64_t now_ms);
 vex_status commit_check_writable(const char *folder, const vexi_delta_state *state, vex_error *err);
 /* Put one commit under version state->version + 1; VEX_EXISTS if that version is taken. Resolves
  * unknown outcomes by reading back. Applies it to the state on success. VEX_UNSUPPORTED as
- * commit_check_writable. */
+ * commit_check_writable; VEX_UNKNOWN_OUTCOME also where it was put but the state could not take it
+ * over. */
 vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *state,
                       vexi_delta_commit *commit, vex_error *err);
 
@@ -177,6 +179,10 @@ vex_status lake_recover(vexi_lake *lake, vex_error *err);
 
 /* Add a table (reference taken on success), in place of a dropped one of its name. */
 vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
+/* Whether the Delta log says that this table is dropped, or another has its place. Commit lock. */
+bool table_is_gone(const vexi_table *table);
+/* Take that over: nobody finds it any more, its rows go, the log forgets it. Commit lock. */
+vex_status table_let_go(vexi_table *table, vex_error *err);
 vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
 /* Whether all memtables together take more than their limit; flush tables until they do not. */
 bool lake_is_full(const vexi_lake *lake);

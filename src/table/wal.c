@@ -30,7 +30,6 @@ struct vexi_wal {
     vexi_wal_write *first; /* waiting writes; mutex */
     vexi_wal_write *last;  /* mutex */
     bool leading;          /* a leader is at work; mutex */
-    bool unsettled;        /* see vexi_wal_unsettled; mutex */
 
     wal_file *oldest;  /* mutex */
     wal_file *current; /* mutex for its entries; the leader for the pointer */
@@ -41,6 +40,7 @@ struct vexi_wal {
     uint64_t synced_size; /* of those, durable */
     uint64_t next_sequence;
     uint64_t next_number; /* of the next file; spent even if making it fails */
+    bool unsettled;       /* atomic: a write of the current file has an unknown outcome */
     bool broken;          /* an append or sync failed: begin a new file first */
     bool sync_failed;     /* of the current file: a second sync would prove nothing */
     uint64_t sync_due_ns; /* interval durability: when what is not synced must be */
@@ -90,9 +90,10 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
     }
     if (status != VEX_OK) {
         vexi_store_log_close(log);
-        if (log != NULL) {
-            /* If this fails too, recovery finds a file without records, which it passes over. */
-            (void)vexi_store_remove(wal->store, name, NULL);
+        if (log != NULL && vexi_store_remove(wal->store, name, NULL) != VEX_OK) {
+            /* Recovery may find this file, without records, and believe its cut. So nothing more
+             * may be appended behind the cut. */
+            wal->broken = true;
         }
         vexi_free(wal->env, file);
         return status;
@@ -103,6 +104,7 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
     wal->synced_size = sizeof bytes;
     wal->broken = false;
     wal->sync_failed = false;
+    __atomic_store_n(&wal->unsettled, false, __ATOMIC_RELEASE);
     pthread_mutex_lock(&wal->mutex);
     if (wal->current != NULL) {
         wal->current->next = file;
@@ -110,7 +112,6 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
         wal->oldest = file;
     }
     wal->current = file;
-    wal->unsettled = false;
     pthread_mutex_unlock(&wal->mutex);
     return VEX_OK;
 }
@@ -322,10 +323,8 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
              * replays, and nothing more is appended to this file. */
             group_fail(group, status, &error, "write refused");
         } else {
+            __atomic_store_n(&wal->unsettled, true, __ATOMIC_RELEASE);
             group_fail(group, VEX_UNKNOWN_OUTCOME, &error, "outcome unknown");
-            pthread_mutex_lock(&wal->mutex);
-            wal->unsettled = true;
-            pthread_mutex_unlock(&wal->mutex);
         }
         vexi_log(wal->env, 3, "log: %s", error.message);
         return;
@@ -341,7 +340,9 @@ static void group_commit(vexi_wal *wal, vexi_wal_write *group) {
     uint64_t sequence = first_sequence;
     for (vexi_wal_write *w = group; w != NULL; w = w->next) {
         sequence += w->record_count;
-        file_note(file, w->collection, sequence - 1);
+        if (w->record_count > 0) {
+            file_note(file, w->collection, sequence - 1);
+        }
     }
     pthread_mutex_unlock(&wal->mutex);
     for (vexi_wal_write *w = group; w != NULL; w = w->next) {
@@ -424,6 +425,19 @@ vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err)
     return write->status;
 }
 
+static void apply_nothing(vexi_wal_write *write, uint64_t first_sequence) {
+    (void)write;
+    (void)first_sequence;
+}
+
+vex_status vexi_wal_settle(vexi_wal *wal, vex_error *err) {
+    if (!__atomic_load_n(&wal->unsettled, __ATOMIC_ACQUIRE)) {
+        return VEX_OK;
+    }
+    vexi_wal_write nothing = {.apply = apply_nothing};
+    return vexi_wal_commit(wal, &nothing, err);
+}
+
 /* Interval durability: sync what was acknowledged. */
 static void sync_run(void *argument) {
     vexi_wal *wal = argument;
@@ -448,13 +462,6 @@ static void sync_run(void *argument) {
         pthread_cond_signal(&wal->first->turn);
     }
     pthread_mutex_unlock(&wal->mutex);
-}
-
-bool vexi_wal_unsettled(vexi_wal *wal) {
-    pthread_mutex_lock(&wal->mutex);
-    bool unsettled = wal->unsettled;
-    pthread_mutex_unlock(&wal->mutex);
-    return unsettled;
 }
 
 /* ---- Clean-up ---------------------------------------------------------------------------------

@@ -75,9 +75,9 @@ vex_status vexi_wal_destroy(vexi_wal *wal, vex_error *err);
 /* Log, apply, wait. Returns the write's status. */
 vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err);
 
-/* Whether a write was answered VEX_UNKNOWN_OUTCOME and may still survive a restart: that ends with
- * the next file, so with the next write that is logged. */
-bool vexi_wal_unsettled(vexi_wal *wal);
+/* If the outcome of an earlier write is unknown, begin a new file, which makes it refused. Returns
+ * at once where nothing is. */
+vex_status vexi_wal_settle(vexi_wal *wal, vex_error *err);
 
 /* The collection has committed everything up to `sequence` (UINT64_MAX: it is dropped): delete the
  * files that nothing needs any more. */

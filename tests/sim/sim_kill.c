@@ -7,6 +7,8 @@ typedef struct kill_disk {
     vexi_disk *inner;
     uint64_t steps;
     uint64_t kill_step;
+    uint64_t fail_first;
+    uint64_t fail_end;
     bool dead;
 } kill_disk;
 
@@ -31,6 +33,9 @@ static vex_status take_step(vexi_disk *base, vex_error *err) {
     kill_disk *disk = of(base);
     disk->steps++;
     disk->dead = disk->dead || disk->steps == disk->kill_step;
+    if (disk->steps >= disk->fail_first && disk->steps < disk->fail_end) {
+        return vexi_fail(err, VEX_IO, "failed by the test");
+    }
     return alive(disk, err);
 }
 
@@ -166,6 +171,12 @@ void sim_kill_at(vexi_disk *base, uint64_t step) {
     kill_disk *disk = of(base);
     disk->dead = false;
     disk->kill_step = step == 0 ? 0 : disk->steps + step;
+}
+
+void sim_kill_fail(vexi_disk *base, uint64_t step, uint64_t count) {
+    kill_disk *disk = of(base);
+    disk->fail_first = disk->steps + step;
+    disk->fail_end = disk->fail_first + count;
 }
 
 bool sim_kill_dead(const vexi_disk *disk) {

@@ -13,6 +13,9 @@
 vexi_disk *sim_kill_create(vexi_disk *inner);
 /* Die at the step-th step from now (from 1); 0: never. A dead disk comes to life again. */
 void sim_kill_at(vexi_disk *disk, uint64_t step);
+/* `count` steps from the step-th from now on (from 1) fail with VEX_IO, undone; then all is well.
+ */
+void sim_kill_fail(vexi_disk *disk, uint64_t step, uint64_t count);
 bool sim_kill_dead(const vexi_disk *disk);
 uint64_t sim_kill_steps(const vexi_disk *disk);
 

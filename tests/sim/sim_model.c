@@ -209,7 +209,7 @@ static bool step_apply(sim_state *state, const sim_step *step) {
         return true;
     default:
         if (!state->exists) {
-            return false;
+            return step->absent_too;
         }
         for (size_t i = 0; i < step->count; i++) {
             state->version[step->changes[i].id] = step->changes[i].version;
@@ -282,8 +282,9 @@ void sim_model_check(sim_model *model, const sim_state *seen, bool settle, const
     if (!allowed) {
         fprintf(stderr, "%s: the collection is in no state that was acknowledged\n", when);
         state_print("seen", seen);
+        int printed = 0;
         for (uint64_t chosen = 0; chosen < (uint64_t)1 << model->unknown_count; chosen++) {
-            if (state_of(model, chosen, &state)) {
+            if (state_of(model, chosen, &state) && printed++ < 4) {
                 state_print("allowed", &state);
             }
         }

@@ -53,6 +53,7 @@ typedef struct sim_change {
 typedef struct sim_step {
     sim_kind kind;
     bool unknown;
+    bool absent_too; /* fine where there is no collection: a delete that found nothing */
     size_t count;
     sim_change changes[SIM_CHANGES_MAX];
 } sim_step;

@@ -138,6 +138,7 @@ vex_status sim_world_delete(sim_world *world, uint32_t c, const uint32_t *ids, s
     if (world->last == VEX_OK) {
         world->last = vexi_table_delete(table, names, count, existed, &world->error);
         vexi_table_release(table);
+        step.absent_too = memchr(existed, 1, count) == NULL;
         sim_state state = sim_model_newest(model);
         for (size_t i = 0; i < count && world->last == VEX_OK && model->unknown_count == 0; i++) {
             CHECK_EQ(existed[i], state.version[ids[i]] != 0);
@@ -171,7 +172,9 @@ vex_status sim_world_import(sim_world *world, uint32_t c, const char *path, cons
     vex_import_options options = {
         .size = sizeof options, .metric = world->schema.metric, .index = world->schema.index};
     uint64_t row_count;
-    bool existed = sim_model_newest(&world->models[c]).exists;
+    vexi_table *table = NULL;
+    bool existed = vexi_lake_table(world->lake, sim_world_name(c), &table, &world->error) == VEX_OK;
+    vexi_table_release(table);
     world->last = vexi_lake_import(world->lake, sim_world_name(c), &path, 1, &options, &row_count,
                                    &world->error);
     CHECK(world->last != VEX_OK || row_count == count);
