@@ -217,7 +217,8 @@ typedef void (*vex_log_function)(void *context, int level, const char *message);
 /* Zero means the default for every field; set size to sizeof(vex_lake_options). */
 typedef struct vex_lake_options {
     size_t size;
-    bool read_only;             /* take no lock, write nothing; sees what is committed or logged  */
+    bool read_only;             /* take no lock, write nothing; sees what is committed or logged
+                                   when it is opened, later what is committed */
     bool must_exist;            /* fail with VEX_NOT_FOUND instead of making a new lake           */
     vex_durability durability;  /* default VEX_DURABILITY_ALWAYS                                  */
     uint32_t sync_interval_ms;  /* with VEX_DURABILITY_INTERVAL; default 100                      */
@@ -306,15 +307,16 @@ VEX_API VEX_MUST_USE vex_status vex_collection_describe(vex_lake *lake, vex_stri
 
 /* Store rows; when it returns VEX_OK all of them are durable (see vex_durability) and visible.
  * If any row is invalid nothing is stored and err->row is its index. Of two rows with one id in a
- * batch the later wins. A batch whose log record would pass 64 MiB is split: its parts are durable
- * one after another.
+ * batch the later wins. A batch of more than about 16 MiB is split: its parts are durable one after
+ * another, and of a failing call the first ones may stay.
  *
  * VEX_INVALID          a row: wrong dimension, not finite, zero vector under cosine, bad id, JSON
  *                      that is no object, a column of another type.
  * VEX_NOT_FOUND        no such collection, or no such column.
  * VEX_FULL, VEX_IO     refused: the rows are not and never will be stored.
  * VEX_UNKNOWN_OUTCOME  the log failed in a way that leaves open whether the rows survive a restart.
- * VEX_MEMORY           memtables are over their limit and flushing does not keep up. */
+ * VEX_MEMORY           memtables are over their limit and flushing does not keep up.
+ * VEX_LIMIT            a row of more than 80 MiB in all: nothing is stored. */
 VEX_API VEX_MUST_USE vex_status vex_put_rows(vex_lake *lake, vex_string collection,
                                              const vex_row *rows, size_t row_count, vex_error *err);
 

@@ -13,58 +13,8 @@ vex_status vexi_api_table(vex_lake *lake, vex_string name, vexi_table **out, vex
 
 /* ---- Create and drop ------------------------------------------------------------------------- */
 
-static bool type_known(vex_type type) {
-    switch (type) {
-    case VEX_TYPE_INT64:
-    case VEX_TYPE_DOUBLE:
-    case VEX_TYPE_STRING:
-    case VEX_TYPE_BOOL:
-    case VEX_TYPE_TIMESTAMP:
-        return true;
-    }
-    return false;
-}
-
-static vex_status column_check(const vex_column *columns, uint32_t i, vex_error *err) {
-    static const char *const reserved[] = {"id", "vector", "attributes", "payload"};
-    vex_string name = columns[i].name;
-    vex_status status = vexi_name_check(name, err);
-    if (status != VEX_OK) {
-        return vexi_prefix(err, status, "column %u", i);
-    }
-    for (size_t r = 0; r < sizeof reserved / sizeof *reserved; r++) {
-        if (vexi_string_is(name, reserved[r])) {
-            return vexi_fail(err, VEX_INVALID, "'%s' cannot be a typed column's name", reserved[r]);
-        }
-    }
-    for (uint32_t j = 0; j < i; j++) {
-        if (vexi_string_equal(columns[j].name, name)) {
-            return vexi_fail(err, VEX_INVALID, "column '%.*s' is named twice", (int)name.size,
-                             name.data);
-        }
-    }
-    if (!type_known(columns[i].type)) {
-        return vexi_fail(err, VEX_INVALID, "column '%.*s': type %d is not one of vex_type",
-                         (int)name.size, name.data, (int)columns[i].type);
-    }
-    return VEX_OK;
-}
-
-static vex_status options_check(const vex_collection_options *options, vex_error *err) {
-    if (options->dimension < 1 || options->dimension > VEX_DIMENSION_MAX) {
-        return vexi_fail(err, VEX_INVALID, "the dimension is %u, not in 1..%u", options->dimension,
-                         VEX_DIMENSION_MAX);
-    }
-    if (options->metric != VEX_METRIC_L2 && options->metric != VEX_METRIC_COSINE &&
-        options->metric != VEX_METRIC_IP) {
-        return vexi_fail(err, VEX_INVALID, "metric is %d, not one of vex_metric",
-                         (int)options->metric);
-    }
-    if (options->index != VEX_INDEX_AUTO && options->index != VEX_INDEX_FLAT &&
-        options->index != VEX_INDEX_IVF) {
-        return vexi_fail(err, VEX_INVALID, "index is %d, not one of vex_index_kind",
-                         (int)options->index);
-    }
+/* What must hold before the columns can be copied; the table checks the rest of the schema. */
+static vex_status columns_check(const vex_collection_options *options, vex_error *err) {
     if (options->column_count > VEX_COLUMNS_MAX) {
         return vexi_fail(err, VEX_INVALID, "%u typed columns are more than %u",
                          options->column_count, VEX_COLUMNS_MAX);
@@ -74,7 +24,10 @@ static vex_status options_check(const vex_collection_options *options, vex_error
                          options->column_count);
     }
     for (uint32_t i = 0; i < options->column_count; i++) {
-        VEX_TRY(column_check(options->columns, i, err));
+        vex_status status = vexi_name_check(options->columns[i].name, err);
+        if (status != VEX_OK) {
+            return vexi_prefix(err, status, "column %u", i);
+        }
     }
     return VEX_OK;
 }
@@ -91,7 +44,7 @@ vex_status vex_collection_create(vex_lake *lake, vex_string name,
     }
     VEX_TRY(vexi_options_copy(options, "vex_collection_options", &known, sizeof known, err));
     VEX_TRY(vexi_name_check(name, err));
-    VEX_TRY(options_check(&known, err));
+    VEX_TRY(columns_check(&known, err));
     vexi_arena_init(&arena, lake->keeper->env);
     for (uint32_t i = 0; i < known.column_count; i++) {
         vex_string given = known.columns[i].name;

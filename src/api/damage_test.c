@@ -215,6 +215,11 @@ TEST(truncated_while_open) {
             CHECK(truncate(object, 0) == 0);
             check_damage(lake, object, false);
             check_damage(lake, object, true);
+            uint64_t object_count;
+            CHECK_OK(
+                vex_verify(lake, (vex_string){NULL, 0}, &r.schema, &r.batch, &object_count, &err));
+            CHECK(r.batch.length > 0);
+            result_release(&r);
             CHECK_OK(vex_lake_close(lake, &err));
             folder_remove(path);
         }

@@ -35,21 +35,6 @@ static vex_status get_batch(vexi_keeper *keeper, const vexi_schema *schema, cons
 
 /* ---- From memory ----------------------------------------------------------------------------- */
 
-static vexi_cell string_cell(vex_string value) {
-    return (vexi_cell){.is_null = value.data == NULL, .as.string = value};
-}
-
-static vexi_cell row_cell(const vexi_row *row, uint32_t column) {
-    if (column == VEXI_COLUMN_ATTRIBUTES) {
-        return string_cell(row->attributes);
-    }
-    if (column == VEXI_COLUMN_PAYLOAD) {
-        return string_cell(row->payload);
-    }
-    return row->cells == NULL ? (vexi_cell){.is_null = true}
-                              : row->cells[column - VEXI_COLUMN_TYPED];
-}
-
 /* Working set of a call: found ids, vectors, and cells where columns beside the vector are asked.
  */
 typedef struct memory_rows {
@@ -80,7 +65,7 @@ static void memory_collect(const vexi_memory_view *view, const vex_string *ids, 
         rows->vectors[i] = (const uint8_t *)row.vector;
         for (uint32_t a = 0; a < asked->count && rows->cells != NULL; a++) {
             if (asked->columns[a] != VEXI_COLUMN_VECTOR) {
-                rows->cells[a * count + i] = row_cell(&row, asked->columns[a]);
+                vexi_row_cell(&row, asked->columns[a], &rows->cells[a * count + i]);
             }
         }
     }

@@ -145,11 +145,16 @@ static vex_status schema_check(const vexi_schema *schema, vex_error *err) {
         return vexi_fail(err, VEX_INVALID, "dimension %u is not in 1..%u", schema->dimension,
                          VEX_DIMENSION_MAX);
     }
-    if (schema->metric > VEX_METRIC_IP || schema->index > VEX_INDEX_IVF) {
-        return vexi_fail(err, VEX_INVALID, "unknown metric or index");
+    if (schema->metric > VEX_METRIC_IP) {
+        return vexi_fail(err, VEX_INVALID, "metric is %d, not one of vex_metric",
+                         (int)schema->metric);
+    }
+    if (schema->index > VEX_INDEX_IVF) {
+        return vexi_fail(err, VEX_INVALID, "index is %d, not one of vex_index_kind",
+                         (int)schema->index);
     }
     if (schema->column_count > VEX_COLUMNS_MAX) {
-        return vexi_fail(err, VEX_LIMIT, "%u columns; at most %u are possible",
+        return vexi_fail(err, VEX_INVALID, "%u columns; at most %u are possible",
                          schema->column_count, VEX_COLUMNS_MAX);
     }
     static const char *const reserved[] = {"id", "vector", "attributes", "payload"};

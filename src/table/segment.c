@@ -123,15 +123,15 @@ static char *join(const vexi_env *env, const char *folder, const char *middle, v
     return text;
 }
 
-/* Bytes of a whole object: the mapping, or a copy in the segment's arena. */
-static vex_status object_bytes(vexi_segment *segment, vexi_object *object, vexi_span *out,
+/* Bytes of a whole object: the mapping, or a copy in the arena. */
+static vex_status object_bytes(vexi_object *object, vexi_arena *arena, vexi_span *out,
                                vex_error *err) {
     if (object->mapping.data != NULL || object->size_bytes == 0) {
         *out = vexi_span_of(object->mapping.data, object->mapping.size);
         return VEX_OK;
     }
     vexi_piece piece = {.offset = 0, .size = (size_t)object->size_bytes};
-    VEX_TRY(vexi_object_fetch(object, &piece, 1, &segment->arena, err));
+    VEX_TRY(vexi_object_fetch(object, &piece, 1, arena, err));
     *out = vexi_span_of(piece.data, piece.size);
     return VEX_OK;
 }
@@ -159,7 +159,7 @@ static vex_status open_indexed(vexi_segment *segment, const char *folder, const 
                                          &segment->index_object, err);
     open_job job = {.segment = segment, .add = add};
     if (status == VEX_OK) {
-        status = object_bytes(segment, &segment->index_object, &job.bytes, err);
+        status = object_bytes(&segment->index_object, &segment->arena, &job.bytes, err);
     }
     if (status == VEX_OK) {
         /* Opening allocates before it reads far; a fault in between is a leak of one small block in
@@ -260,7 +260,7 @@ static vex_status foreign_read(vexi_segment *segment, const vexi_schema *schema,
 static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema, vex_error *err) {
     segment->foreign = true;
     vexi_span bytes;
-    VEX_TRY(object_bytes(segment, &segment->data, &bytes, err));
+    VEX_TRY(object_bytes(&segment->data, &segment->arena, &bytes, err));
     vexi_row_source_options options = {.id_column = vexi_string_of("id"),
                                        .vector_column = vexi_string_of("vector")};
     vexi_row_source *source = NULL;
@@ -694,21 +694,51 @@ static vex_status finding_add(vexi_arena *arena, vexi_finding **findings, size_t
     return VEX_OK;
 }
 
-/* Every id of the index finds its own row. */
-static vex_status verify_ids(vexi_segment *segment, vex_error *err) {
-    for (uint64_t row = 0; row < segment->row_count; row++) {
-        vex_string id;
-        bool found;
-        uint64_t at;
-        VEX_TRY(vexi_index_id(&segment->index, row, &id, err));
-        VEX_TRY(
-            vexi_index_find(&segment->index, id, vexi_hash64(id.data, id.size), &found, &at, err));
-        if (!found || at != row) {
-            return vexi_fail(err, VEX_CORRUPT, "the id table does not lead to row %llu",
-                             (unsigned long long)row);
-        }
+typedef struct verify_job {
+    vexi_segment *segment;
+    const vexi_schema *schema;
+    vexi_span bytes;
+    uint64_t rows_seen;
+} verify_job;
+
+static vex_status verify_index_guarded(void *argument, vex_error *err) {
+    verify_job *job = argument;
+    return vexi_index_check_all(&job->segment->index, err);
+}
+
+static vex_status verify_data_guarded(void *argument, vex_error *err) {
+    verify_job *job = argument;
+    return vexi_segment_verify(job->segment->core->env, job->schema, &job->segment->index.layout,
+                               job->bytes, &job->rows_seen, err);
+}
+
+/* The vectors against their checksums, then the Parquet file as another engine reads it. */
+static vex_status verify_data(verify_job *job, vex_error *err) {
+    vexi_segment *segment = job->segment;
+    vexi_arena arena;
+    vexi_arena_init(&arena, segment->core->env);
+    /* Read the vectors again, whatever was checked before. */
+    for (size_t i = 0; i < vexi_bitmap_words(segment->row_count); i++) {
+        __atomic_store_n(&segment->checked[i], 0, __ATOMIC_RELAXED);
     }
-    return VEX_OK;
+    vexi_row_range all = {.first_row = 0, .count = segment->row_count};
+    vexi_run *runs;
+    size_t run_count;
+    vex_status status = vexi_segment_runs(segment, &all, 1, &arena, &runs, &run_count, err);
+    if (status == VEX_OK) {
+        status = object_bytes(&segment->data, &arena, &job->bytes, err);
+    }
+    if (status == VEX_OK) {
+        /* Decoding allocates: a fault leaks a little, in exchange for a living process. */
+        status = vexi_guard_run(verify_data_guarded, job, segment->object_name, err);
+    }
+    if (status == VEX_OK && job->rows_seen != segment->row_count) {
+        status =
+            vexi_fail(err, VEX_CORRUPT, "%llu rows, the index file has %llu",
+                      (unsigned long long)job->rows_seen, (unsigned long long)segment->row_count);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
 }
 
 vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *schema,
@@ -723,37 +753,13 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
         return VEX_OK; /* decoded whole, with its page checksums, when it was opened */
     }
     *object_count += 1;
-    vex_status status = vexi_index_check_all(&segment->index, &problem);
-    if (status == VEX_OK) {
-        status = verify_ids(segment, &problem);
-    }
-    if (status != VEX_OK) {
+    verify_job job = {.segment = segment, .schema = schema};
+    if (vexi_guard_run(verify_index_guarded, &job, segment->index_object.name, &problem) !=
+        VEX_OK) {
         VEX_TRY(
             finding_add(arena, findings, finding_count, segment->index_object.name, &problem, err));
     }
-    /* Read the vectors again, whatever was checked before. */
-    for (size_t i = 0; i < vexi_bitmap_words(segment->row_count); i++) {
-        __atomic_store_n(&segment->checked[i], 0, __ATOMIC_RELAXED);
-    }
-    vexi_row_range all = {.first_row = 0, .count = segment->row_count};
-    vexi_run *runs;
-    size_t run_count;
-    status = vexi_segment_runs(segment, &all, 1, arena, &runs, &run_count, &problem);
-    if (status == VEX_OK) {
-        vexi_span bytes;
-        status = object_bytes(segment, &segment->data, &bytes, &problem);
-        uint64_t rows_seen = 0;
-        if (status == VEX_OK) {
-            status = vexi_segment_verify(segment->core->env, schema, &segment->index.layout, bytes,
-                                         &rows_seen, &problem);
-        }
-        if (status == VEX_OK && rows_seen != segment->row_count) {
-            status =
-                vexi_fail(&problem, VEX_CORRUPT, "%llu rows, the index file has %llu",
-                          (unsigned long long)rows_seen, (unsigned long long)segment->row_count);
-        }
-    }
-    if (status != VEX_OK) {
+    if (verify_data(&job, &problem) != VEX_OK) {
         VEX_TRY(finding_add(arena, findings, finding_count, segment->object_name, &problem, err));
     }
     return VEX_OK;

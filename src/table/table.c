@@ -405,6 +405,15 @@ static size_t row_size(const vexi_schema *schema, const vexi_row *row) {
 
 vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count, vex_error *err) {
     const vexi_schema *schema = &table->schema->schema;
+    for (size_t i = 0; i < count; i++) {
+        /* Before the first part: a batch with a row that no record can hold stores nothing. */
+        size_t size = row_size(schema, &rows[i]);
+        if (size > VEXI_WAL_RECORD_SIZE_MAX) {
+            return vexi_fail_row(err, VEX_LIMIT, (int64_t)i,
+                                 "row %zu has %zu bytes; at most %d are possible", i, size,
+                                 VEXI_WAL_RECORD_SIZE_MAX);
+        }
+    }
     while (count > 0) {
         VEX_TRY(write_admit(table, err));
         size_t part = 0;
