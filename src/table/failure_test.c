@@ -246,7 +246,8 @@ static void cancel_nothing(void *context, vexi_task *task) {
 /* All background threads are busy for long: the writers keep the interval by themselves. */
 TEST(writers_sync_when_the_interval_is_over) {
     vexi_lake *lake;
-    close_lake(lake, begin(&lake));
+    vexi_table *table = begin(&lake);
+    close_lake(lake, table);
     vexi_env env = *vex_test_env();
     env.monotonic_ns = fake_monotonic_ns;
     env.submit = submit_nothing;
@@ -255,7 +256,7 @@ TEST(writers_sync_when_the_interval_is_over) {
     vexi_lake_config config = test_config();
     config.durability = VEX_DURABILITY_INTERVAL;
     lake = open_with(&env, &config);
-    vexi_table *table = table_of(lake);
+    table = table_of(lake);
     uint64_t before = vexi_disk_sim_steps(disk);
     put(table, "a", 1);
     put(table, "b", 2);
