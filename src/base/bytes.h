@@ -108,4 +108,17 @@ static inline uint64_t vexi_read_u64(vexi_reader *r) {
     return p == NULL ? 0 : vexi_get_u64(p);
 }
 
+/* Value of a hexadecimal digit, -1 for anything else: canonical text has lower case alone. */
+static inline int vexi_hex_digit_lower(char c) {
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The same in either case. */
+static inline int vexi_hex_digit(char c) {
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : vexi_hex_digit_lower(c);
+}
+
 #endif

@@ -407,23 +407,13 @@ vex_status vexi_dv_inline(vexi_span data, uint64_t cardinality, vexi_arena *aren
     return VEX_OK;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 vex_status vexi_dv_by_uuid(const char *uuid, size_t data_size, uint64_t cardinality,
                            vexi_arena *arena, vexi_delta_dv *out, vex_error *err) {
     *out = (vexi_delta_dv){.storage = 0};
     uint8_t bytes[16];
     size_t digits = 0;
     for (size_t i = 0; i < UUID_TEXT_SIZE && uuid[i] != '\0'; i++) {
-        int digit = hex_digit(uuid[i]);
+        int digit = vexi_hex_digit(uuid[i]);
         if (digit >= 0 && digits < 32) {
             uint8_t *byte = &bytes[digits / 2];
             *byte = (uint8_t)(digits % 2 == 0 ? digit << 4 : *byte | digit);

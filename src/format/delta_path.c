@@ -30,16 +30,6 @@ static bool is_absolute(vex_string path) {
     return false;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 bool vexi_path_safe(vex_string path) {
     if (path.size == 0 || !vexi_utf8_valid(path.data, path.size)) {
         return false;
@@ -79,8 +69,8 @@ vex_status vexi_path_decode(vex_string raw, vexi_arena *arena, vex_string *out, 
             path[size++] = raw.data[i];
             continue;
         }
-        int high = raw.size - i > 2 ? hex_digit(raw.data[i + 1]) : -1;
-        int low = high < 0 ? -1 : hex_digit(raw.data[i + 2]);
+        int high = raw.size - i > 2 ? vexi_hex_digit(raw.data[i + 1]) : -1;
+        int low = high < 0 ? -1 : vexi_hex_digit(raw.data[i + 2]);
         if (low < 0) {
             return vexi_fail(err, VEX_CORRUPT, "badly encoded path '%.*s' in the table's log",
                              shown, raw.data);

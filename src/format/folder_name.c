@@ -102,13 +102,6 @@ vex_status vexi_folder_name(vex_string name, vexi_arena *arena, const char **out
     return VEX_OK;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 vex_status vexi_folder_parse(const char *folder, vexi_arena *arena, vex_string *out,
                              vex_error *err) {
     *out = (vex_string){NULL, 0};
@@ -131,8 +124,8 @@ vex_status vexi_folder_parse(const char *folder, vexi_arena *arena, vex_string *
             name[size++] = folder[i++];
             continue;
         }
-        int high = folder[i] == '~' ? hex_digit(folder[i + 1]) : -1;
-        int low = high < 0 ? -1 : hex_digit(folder[i + 2]);
+        int high = folder[i] == '~' ? vexi_hex_digit_lower(folder[i + 1]) : -1;
+        int low = high < 0 ? -1 : vexi_hex_digit_lower(folder[i + 2]);
         if (low < 0 || is_plain((uint8_t)(high * 16 + low))) {
             return vexi_fail(err, VEX_INVALID, "no collection has the folder '%s'", folder);
         }

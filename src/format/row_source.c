@@ -99,6 +99,18 @@ size_t vexi_source_batch_rows(size_t row_max, uint32_t dimension) {
     return row_max < limit ? row_max : limit;
 }
 
+vex_status vexi_source_batch(const vexi_row_source *source, uint64_t row_count, size_t row_max,
+                             vexi_arena *arena, vexi_row **rows, float **vectors, size_t *count,
+                             vex_error *err) {
+    uint64_t left = row_count - source->next_row;
+    size_t most = vexi_source_batch_rows(row_max, source->dimension);
+    *count = most < left ? most : (size_t)left;
+    size_t size = *count * source->dimension * sizeof **vectors;
+    *rows = vexi_arena_calloc(arena, *count, sizeof **rows);
+    *vectors = vexi_arena_alloc_aligned(arena, 64, size);
+    return *rows == NULL || *vectors == NULL ? vexi_no_memory(err, size) : VEX_OK;
+}
+
 vex_status vexi_source_check_dimension(uint64_t dimension, vex_error *err) {
     if (dimension < 1 || dimension > VEX_DIMENSION_MAX) {
         return vexi_fail_row(err, VEX_INVALID, 0,

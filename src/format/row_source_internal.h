@@ -62,6 +62,11 @@ vex_status vexi_source_finish_columns(vexi_row_source *source, vexi_source_colum
 
 /* How many rows of a batch keep its vectors within bounded memory. At least 1. */
 size_t vexi_source_batch_rows(size_t row_max, uint32_t dimension);
+/* Room for the next batch of a format whose rows are counted: zeroed rows and the memory of their
+ * vectors. *count is 0 behind the last row. */
+vex_status vexi_source_batch(const vexi_row_source *source, uint64_t row_count, size_t row_max,
+                             vexi_arena *arena, vexi_row **rows, float **vectors, size_t *count,
+                             vex_error *err);
 vex_status vexi_source_check_dimension(uint64_t dimension, vex_error *err);
 /* Finite values. row is the row's number in the file; likewise below. */
 vex_status vexi_source_check_vector(const float *vector, uint32_t dimension, uint64_t row,

@@ -15,18 +15,12 @@ typedef struct vecs_state {
 static vex_status vecs_next(vexi_row_source *source, size_t row_max, vexi_arena *arena,
                             vexi_row **rows, size_t *row_count, vex_error *err) {
     const vecs_state *state = source->state;
-    uint64_t left = state->row_count - source->next_row;
-    if (left == 0) {
-        return VEX_OK;
-    }
-    size_t count = vexi_source_batch_rows(row_max, source->dimension);
-    count = count < left ? count : (size_t)left;
     uint32_t dimension = source->dimension;
-    vexi_row *out = vexi_arena_calloc(arena, count, sizeof *out);
-    float *vectors = vexi_arena_alloc_aligned(arena, 64, count * dimension * sizeof *vectors);
-    if (out == NULL || vectors == NULL) {
-        return vexi_no_memory(err, count * dimension * sizeof *vectors);
-    }
+    size_t count;
+    vexi_row *out;
+    float *vectors;
+    VEX_TRY(
+        vexi_source_batch(source, state->row_count, row_max, arena, &out, &vectors, &count, err));
     for (size_t r = 0; r < count; r++) {
         uint64_t row = source->next_row + r;
         const uint8_t *at = source->file.data + (size_t)row * state->stride;

@@ -43,13 +43,6 @@ enum {
 
 static const char wal_magic[8] = {'V', 'E', 'X', 'L', 'W', 'A', 'L', '\n'};
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Canonical lower-case text of a UUID to its 16 bytes. */
 static bool uuid_pack(const char text[37], uint8_t out[16]) {
     size_t at = 0;
@@ -59,8 +52,8 @@ static bool uuid_pack(const char text[37], uint8_t out[16]) {
                 return false;
             }
         }
-        int high = hex_digit(text[at]);
-        int low = high < 0 ? -1 : hex_digit(text[at + 1]);
+        int high = vexi_hex_digit_lower(text[at]);
+        int low = high < 0 ? -1 : vexi_hex_digit_lower(text[at + 1]);
         if (low < 0) {
             return false;
         }
