@@ -107,7 +107,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
                          size_t flushed_count, int64_t version, vex_error *err);
 void table_drop_views(vexi_table *table);
 
-/* ---- commit.c -------------------------------------------------------------------------------- */
+/* ---- delta_log.c, commit.c
+ * -------------------------------------------------------------------------------- */
 
 /* Read the commits from state->version + 1 on. `folder` is the collection's. */
 vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state *state,
@@ -116,6 +117,15 @@ vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state 
 /* Make the commit of a version durable, whose writer may have been killed before it was. */
 vex_status commit_settle(vexi_core *core, const char *folder, int64_t version, vex_error *err);
 
+/* ---- refresh.c ------------------------------------------------------------------------------- */
+
+/* Of a deletion vector's descriptor; 0 where there is none. */
+uint64_t table_dv_hash(const vexi_delta_dv *dv);
+/* The segments of the Delta state, reusing those that are open. Commit lock. */
+vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *out_count,
+                               vex_error *err);
+/* Make `deleted` the entry's own, before its first change. */
+vex_status table_deleted_own(const vexi_env *env, table_segment *entry, vex_error *err);
 /* Release the entries and the array. Entries may be empty. */
 void table_segments_free(const vexi_env *env, table_segment *segments, size_t count);
 

@@ -1,0 +1,40 @@
+/* The struct of a segment, for the files that open, read and check it. */
+#ifndef VEXI_TABLE_SEGMENT_INTERNAL_H
+#define VEXI_TABLE_SEGMENT_INTERNAL_H
+
+#include "table/segment.h"
+
+struct vexi_segment {
+    int references; /* atomic */
+    vexi_core *core;
+    char *path;        /* relative to the table root */
+    char *object_name; /* in the store */
+    uint64_t size_bytes;
+    uint64_t row_count;
+    uint32_t dimension;
+    vex_metric metric;
+
+    vexi_object data;
+    vexi_object index_object;
+    vexi_index_file index; /* set unless foreign or damaged */
+    bool indexed;
+    uint64_t *checked; /* ours: a bit per row whose vector's checksum was compared; atomic words */
+
+    /* Foreign: everything decoded. */
+    bool foreign;
+    vexi_arena arena;
+    vexi_row *rows;
+    float *vectors;
+    float *inverse_norms;
+    uint32_t *slots; /* row + 1, 0 empty */
+    uint64_t slot_count;
+
+    vex_error damage;
+    int damage_state; /* atomic: what `damage` holds */
+};
+
+/* Bytes of a whole object: the mapping, or a copy in the arena. */
+vex_status vexi_segment_object_bytes(vexi_object *object, vexi_arena *arena, vexi_span *out,
+                                     vex_error *err);
+
+#endif

@@ -1,0 +1,254 @@
+/* Segments: ids, vectors and cells. Mapped memory is read inside a SIGBUS guard, and a vector's
+ * checksum is compared once per opening. */
+#include "base/bitmap.h"
+#include "base/checksum.h"
+#include "base/guard.h"
+#include "table/segment_internal.h"
+
+typedef struct find_job {
+    vexi_segment *segment;
+    vex_string id;
+    uint64_t hash;
+    bool found;
+    uint64_t row;
+} find_job;
+
+static vex_status find_guarded(void *argument, vex_error *err) {
+    find_job *job = argument;
+    return vexi_index_find(&job->segment->index, job->id, job->hash, &job->found, &job->row, err);
+}
+
+vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash, bool *found,
+                             uint64_t *row, vex_error *err) {
+    *found = false;
+    VEX_TRY(vexi_segment_check(segment, err));
+    if (segment->foreign) {
+        uint64_t mask = segment->slot_count - 1;
+        for (uint64_t slot = hash & mask; segment->slots[slot] != 0; slot = (slot + 1) & mask) {
+            uint64_t candidate = segment->slots[slot] - 1;
+            if (vexi_string_equal(segment->rows[candidate].id, id)) {
+                *found = true;
+                *row = candidate;
+                return VEX_OK;
+            }
+        }
+        return VEX_OK;
+    }
+    find_job job = {.segment = segment, .id = id, .hash = hash};
+    vex_status status = vexi_guard_run(find_guarded, &job, segment->index_object.name, err);
+    if (status == VEX_CORRUPT) {
+        return vexi_prefix(err, status, "%s", segment->index_object.name);
+    }
+    *found = job.found;
+    *row = job.row;
+    return status;
+}
+
+vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err) {
+    VEX_TRY(vexi_segment_check(segment, err));
+    VEX_ASSERT(row < segment->row_count);
+    if (segment->foreign) {
+        *out = segment->rows[row].id;
+        return VEX_OK;
+    }
+    vex_status status = vexi_index_id(&segment->index, row, out, err);
+    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
+}
+
+typedef struct check_job {
+    vexi_segment *segment;
+    const vexi_run *runs;
+    size_t run_count;
+} check_job;
+
+/* Compare the checksums of rows that were not compared yet. */
+static vex_status check_guarded(void *argument, vex_error *err) {
+    check_job *job = argument;
+    vexi_segment *segment = job->segment;
+    for (size_t r = 0; r < job->run_count; r++) {
+        const vexi_run *run = &job->runs[r];
+        const uint8_t *crcs = NULL;
+        for (size_t i = 0; i < run->count; i++) {
+            uint64_t row = run->first_row + i;
+            uint64_t word = __atomic_load_n(&segment->checked[row / 64], __ATOMIC_RELAXED);
+            if (row % 64 == 0 && i + 64 <= run->count && word == UINT64_MAX) {
+                i += 63;
+                continue;
+            }
+            if ((word >> (row % 64) & 1u) != 0) {
+                continue;
+            }
+            if (crcs == NULL) {
+                VEX_TRY(vexi_index_vector_crcs(&segment->index, run->first_row, run->count, &crcs,
+                                               err));
+            }
+            if (vexi_crc32c(0, run->vectors + i * run->stride, run->stride) !=
+                vexi_get_u32(crcs + 4 * i)) {
+                return vexi_fail(err, VEX_CORRUPT,
+                                 "%s: the vector of row %llu does not match its checksum",
+                                 segment->object_name, (unsigned long long)row);
+            }
+            __atomic_fetch_or(&segment->checked[row / 64], (uint64_t)1 << (row % 64),
+                              __ATOMIC_RELAXED);
+        }
+        if (segment->metric == VEX_METRIC_COSINE) {
+            VEX_TRY(vexi_index_check(&segment->index,
+                                     segment->index.norms_offset + 4 * run->first_row,
+                                     4 * (uint64_t)run->count, err));
+        }
+    }
+    return VEX_OK;
+}
+
+static vex_status foreign_runs(vexi_segment *segment, const vexi_row_range *ranges,
+                               size_t range_count, vexi_arena *arena, vexi_run **runs,
+                               size_t *run_count, vex_error *err) {
+    *runs = vexi_arena_array(arena, range_count, sizeof **runs);
+    if (*runs == NULL) {
+        return vexi_no_memory(err, range_count * sizeof **runs);
+    }
+    size_t stride = (size_t)segment->dimension * sizeof(float);
+    for (size_t i = 0; i < range_count; i++) {
+        VEX_ASSERT(ranges[i].first_row + ranges[i].count <= segment->row_count);
+        (*runs)[i] = (vexi_run){
+            .vectors = (const uint8_t *)segment->vectors + ranges[i].first_row * stride,
+            .stride = stride,
+            .count = ranges[i].count,
+            .first_row = ranges[i].first_row,
+            .inverse_norms = segment->metric == VEX_METRIC_COSINE
+                                 ? (const uint8_t *)(segment->inverse_norms + ranges[i].first_row)
+                                 : NULL,
+        };
+    }
+    *run_count = range_count;
+    return VEX_OK;
+}
+
+/* Row group that holds a row: the first guess is right where all groups but the last are equal. */
+static uint32_t group_of(const vexi_segment_layout *layout, uint64_t row) {
+    uint32_t low = 0;
+    uint32_t high = layout->row_group_count - 1;
+    while (low < high) {
+        uint32_t middle = (low + high + 1) / 2;
+        if (layout->row_groups[middle].first_row <= row) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
+                             size_t range_count, vexi_arena *arena, vexi_run **runs,
+                             size_t *run_count, vex_error *err) {
+    *runs = NULL;
+    *run_count = 0;
+    VEX_TRY(vexi_segment_check(segment, err));
+    if (segment->foreign) {
+        return foreign_runs(segment, ranges, range_count, arena, runs, run_count, err);
+    }
+    const vexi_segment_layout *layout = &segment->index.layout;
+    size_t stride = (size_t)segment->dimension * sizeof(float);
+    size_t count = 0;
+    for (size_t i = 0; i < range_count; i++) {
+        VEX_ASSERT(ranges[i].first_row + ranges[i].count <= segment->row_count);
+        if (ranges[i].count > 0) {
+            count += group_of(layout, ranges[i].first_row + ranges[i].count - 1) -
+                     group_of(layout, ranges[i].first_row) + 1;
+        }
+    }
+    vexi_run *out = vexi_arena_array(arena, count, sizeof *out);
+    vexi_piece *pieces = vexi_arena_array(arena, count, sizeof *pieces);
+    if (out == NULL || pieces == NULL) {
+        return vexi_no_memory(err, count * (sizeof *out + sizeof *pieces));
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < range_count; i++) {
+        uint64_t row = ranges[i].first_row;
+        uint64_t left = ranges[i].count;
+        for (uint32_t g = left > 0 ? group_of(layout, row) : 0; left > 0; g++) {
+            const vexi_row_group *group = &layout->row_groups[g];
+            uint64_t in_group = group->first_row + group->row_count - row;
+            uint64_t rows = in_group < left ? in_group : left;
+            out[n] = (vexi_run){.stride = stride, .count = rows, .first_row = row};
+            pieces[n] =
+                (vexi_piece){.offset = group->vector_offset + (row - group->first_row) * stride,
+                             .size = rows * stride};
+            if (segment->metric == VEX_METRIC_COSINE) {
+                out[n].inverse_norms = segment->index.inverse_norms + 4 * row;
+            }
+            n++;
+            row += rows;
+            left -= rows;
+        }
+    }
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, n, arena, err));
+    for (size_t i = 0; i < n; i++) {
+        out[i].vectors = pieces[i].data;
+    }
+    check_job job = {.segment = segment, .runs = out, .run_count = n};
+    VEX_TRY(vexi_guard_run(check_guarded, &job, segment->object_name, err));
+    *runs = out;
+    *run_count = n;
+    return VEX_OK;
+}
+
+typedef struct touch_job {
+    const vexi_piece *pieces;
+    size_t piece_count;
+    uint8_t sum; /* so that the loads stay */
+} touch_job;
+
+static vex_status touch_guarded(void *argument, vex_error *err) {
+    (void)err;
+    enum { PAGE = 4096 };
+    touch_job *job = argument;
+    for (size_t i = 0; i < job->piece_count; i++) {
+        const volatile uint8_t *data = job->pieces[i].data;
+        for (size_t at = 0; at < job->pieces[i].size; at += PAGE) {
+            job->sum ^= data[at];
+        }
+        if (job->pieces[i].size > 0) {
+            job->sum ^= data[job->pieces[i].size - 1];
+        }
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
+                              const uint32_t *columns, size_t column_count, const uint64_t *rows,
+                              size_t row_count, vexi_arena *arena, vexi_cell *out,
+                              vex_search_stats *stats, vex_error *err) {
+    VEX_TRY(vexi_segment_check(segment, err));
+    if (row_count == 0 || column_count == 0) {
+        return VEX_OK;
+    }
+    if (segment->foreign) {
+        for (size_t c = 0; c < column_count; c++) {
+            for (size_t r = 0; r < row_count; r++) {
+                vexi_row_cell(&segment->rows[rows[r]], columns[c], &out[c * row_count + r]);
+            }
+        }
+        return VEX_OK;
+    }
+    const vexi_segment_layout *layout = &segment->index.layout;
+    vexi_piece *pieces = NULL;
+    size_t piece_count = 0;
+    VEX_TRY(vexi_segment_plan(layout, columns, column_count, rows, row_count, arena, &pieces,
+                              &piece_count, err));
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, err));
+    /* Decoding allocates, so it cannot run inside a guard: a file that was cut is met here. */
+    touch_job touch = {.pieces = pieces, .piece_count = piece_count};
+    VEX_TRY(vexi_guard_run(touch_guarded, &touch, segment->object_name, err));
+    uint64_t page_count = 0;
+    uint64_t read_bytes = 0;
+    vex_status status = vexi_segment_decode(
+        segment->core->env, schema, layout, segment->data.mapping.data, pieces, piece_count,
+        columns, column_count, rows, row_count, arena, out, &page_count, &read_bytes, err);
+    if (stats != NULL) {
+        __atomic_add_fetch(&stats->page_count, page_count, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&stats->read_bytes, read_bytes, __ATOMIC_RELAXED);
+    }
+    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->object_name);
+}
