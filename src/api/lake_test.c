@@ -112,6 +112,41 @@ TEST(options_of_any_age) {
     CHECK_OK(vex_lake_close(lake, &err));
 }
 
+static void write_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+TEST(a_failed_import_leaves_no_collection) {
+    vex_lake *lake;
+    vex_collection_info *info = malloc(sizeof *info);
+    char folder[] = "/tmp/vexlake-import-XXXXXX";
+    char path[64];
+    CHECK(info != NULL && mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/rows.jsonl", folder);
+    const char *paths = path;
+    vex_import_options import = {.size = sizeof import};
+    uint64_t rows = 7;
+    CHECK_OK(vex_lake_open("mem://", NULL, &lake, &err));
+    write_text(path, "{\"id\":\"a\",\"vector\":[1,2]}\n{\"id\":\"b\",\"vector\":[1]}\n");
+    CHECK_FAILS(VEX_INVALID, vex_import(lake, str("x"), &paths, 1, &import, &rows, &err));
+    CHECK_EQ(rows, 0);
+    CHECK_FAILS(VEX_NOT_FOUND, vex_collection_describe(lake, str("x"), info, &err));
+    write_text(path, "{\"id\":\"a\",\"vector\":[1,2]}\n{\"id\":\"a\",\"vector\":[3,4]}\n");
+    CHECK_OK(vex_import(lake, str("x"), &paths, 1, &import, &rows, &err));
+    CHECK_EQ(rows, 2);
+    CHECK_OK(vex_collection_describe(lake, str("x"), info, &err));
+    CHECK_EQ(info->row_count, 1); /* of two rows with one id the later counts */
+    /* Into one that is there: it stays as it is. */
+    write_text(path, "{\"id\":\"b\",\"vector\":[1,2]}\n{\"id\":\"c\",\"vector\":[1]}\n");
+    CHECK_FAILS(VEX_INVALID, vex_import(lake, str("x"), &paths, 1, &import, &rows, &err));
+    CHECK_OK(vex_collection_describe(lake, str("x"), info, &err));
+    CHECK_EQ(info->row_count, 1);
+    CHECK_OK(vex_lake_close(lake, &err));
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+    free(info);
+}
+
 TEST(collections) {
     vex_lake *lake;
     vex_collection_info *info = malloc(sizeof *info);
@@ -369,5 +404,6 @@ TEST(version) {
 }
 
 TEST_MAIN(RUN(version); RUN(uris); RUN(must_exist_and_busy); RUN(options_of_any_age);
-          RUN(collections); RUN(bad_collections); RUN(results_outlive_the_lake);
-          RUN(log_is_silent_after_close); RUN(reopen); RUN(verify_finds_nothing))
+          RUN(a_failed_import_leaves_no_collection); RUN(collections); RUN(bad_collections);
+          RUN(results_outlive_the_lake); RUN(log_is_silent_after_close); RUN(reopen);
+          RUN(verify_finds_nothing))

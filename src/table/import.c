@@ -476,13 +476,7 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
     } else if (!existed && run.table != NULL) {
         /* The collection was made for this import alone. */
         vex_error ignored;
-        uint64_t rows = 1;
-        vexi_view *view;
-        if (vexi_table_view(run.table, &view, &ignored) == VEX_OK) {
-            rows = view->live_count;
-            vexi_view_release(view);
-        }
-        if (rows == 0 && vexi_lake_drop_table(lake, name, &ignored) != VEX_OK) {
+        if (lake_drop_if_empty(lake, run.table, &ignored) != VEX_OK) {
             vexi_log(env, 2, "cannot drop the empty collection of a failed import: %s",
                      ignored.message);
         }

@@ -372,6 +372,35 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
     return status;
 }
 
+vex_status lake_drop_if_empty(vexi_lake *lake, vexi_table *table, vex_error *err) {
+    vex_status status = VEX_OK;
+    pthread_mutex_lock(&lake->create_lock); /* nobody adopts it between the two steps */
+    pthread_mutex_lock(&table->commit_lock);
+    pthread_mutex_lock(&table->state_lock);
+    bool empty =
+        !table->dropped && table->segment_count == 0 && table->sealed_count == 0 &&
+        table->reserved_rows == 0 &&
+        (table->active.memtable == NULL || vexi_memtable_count(table->active.memtable) == 0);
+    /* From here on no write is admitted, so none can be acknowledged and then dropped. */
+    table->dropped = table->dropped || empty;
+    pthread_mutex_unlock(&table->state_lock);
+    if (empty) {
+        status = VEX_EXISTS;
+        while (status == VEX_EXISTS) {
+            status = drop_attempt(table, err);
+        }
+        if (status != VEX_OK) {
+            pthread_mutex_lock(&table->state_lock);
+            table->dropped = table_is_gone(table);
+            table->doubtful = true;
+            pthread_mutex_unlock(&table->state_lock);
+        }
+    }
+    pthread_mutex_unlock(&table->commit_lock);
+    pthread_mutex_unlock(&lake->create_lock);
+    return status;
+}
+
 /* ---- Flushing and refreshing all --------------------------------------------------------------
  */
 

@@ -197,6 +197,8 @@ vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock he
 /* Whether all memtables together take more than their limit; flush tables until they do not. */
 bool lake_is_full(const vexi_lake *lake);
 vex_status lake_make_room(vexi_lake *lake, vex_error *err);
+/* Drop a table that holds nothing, and that no write is on its way to; else leave it alone. */
+vex_status lake_drop_if_empty(vexi_lake *lake, vexi_table *table, vex_error *err);
 /* Acknowledged rows are in memtables alone: flush all of them now. argument is the lake. */
 void lake_log_lost(void *argument);
 
