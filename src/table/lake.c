@@ -245,7 +245,7 @@ static vex_status create_table(vexi_lake *lake, vex_string name, const char *fol
      * of version 0 shows as the version being taken. */
     vex_error refresh_error;
     vex_status status = commit_refresh(lake->core, folder, delta, &refresh_error);
-    if (status != VEX_OK && delta->version >= 0) {
+    if (status != VEX_OK && (status != VEX_CORRUPT || delta->version >= 0)) {
         if (err != NULL) {
             *err = refresh_error;
         }

@@ -4,8 +4,16 @@
 #include "base/guard.h"
 #include "table/segment_internal.h"
 
+/* What `problem` (of `status`) says of an object. A lack of memory says nothing of it. */
 static vex_status finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,
-                              const char *object, const vex_error *problem, vex_error *err) {
+                              const char *object, vex_status status, const vex_error *problem,
+                              vex_error *err) {
+    if (status == VEX_MEMORY) {
+        if (err != NULL) {
+            *err = *problem;
+        }
+        return status;
+    }
     /* Findings are few; the array doubles in the arena. */
     if ((*count & (*count - 1)) == 0) {
         vexi_finding *larger =
@@ -82,21 +90,25 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
                                    size_t *finding_count, uint64_t *object_count, vex_error *err) {
     *object_count += 1;
     vex_error problem;
-    if (vexi_segment_check(segment, &problem) != VEX_OK) {
-        return finding_add(arena, findings, finding_count, segment->object_name, &problem, err);
+    vex_status status = vexi_segment_check(segment, &problem);
+    if (status != VEX_OK) {
+        return finding_add(arena, findings, finding_count, segment->object_name, status, &problem,
+                           err);
     }
     if (segment->foreign) {
         return VEX_OK; /* decoded whole, with its page checksums, when it was opened */
     }
     *object_count += 1;
     verify_job job = {.segment = segment, .schema = schema};
-    if (vexi_guard_run(verify_index_guarded, &job, segment->index_object.name, &problem) !=
-        VEX_OK) {
-        VEX_TRY(
-            finding_add(arena, findings, finding_count, segment->index_object.name, &problem, err));
+    status = vexi_guard_run(verify_index_guarded, &job, segment->index_object.name, &problem);
+    if (status != VEX_OK) {
+        VEX_TRY(finding_add(arena, findings, finding_count, segment->index_object.name, status,
+                            &problem, err));
     }
-    if (verify_data(&job, &problem) != VEX_OK) {
-        VEX_TRY(finding_add(arena, findings, finding_count, segment->object_name, &problem, err));
+    status = verify_data(&job, &problem);
+    if (status != VEX_OK) {
+        VEX_TRY(finding_add(arena, findings, finding_count, segment->object_name, status, &problem,
+                            err));
     }
     return VEX_OK;
 }
