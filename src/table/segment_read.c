@@ -44,6 +44,11 @@ vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash
     return status;
 }
 
+/* An answer of the index file, whose name goes before what is wrong with it. */
+static vex_status index_says(const vexi_segment *segment, vex_error *err, vex_status status) {
+    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
+}
+
 vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err) {
     VEX_TRY(vexi_segment_check(segment, err));
     VEX_ASSERT(row < segment->row_count);
@@ -51,8 +56,7 @@ vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out,
         *out = segment->rows[row].id;
         return VEX_OK;
     }
-    vex_status status = vexi_index_id(&segment->index, row, out, err);
-    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
+    return index_says(segment, err, vexi_index_id(&segment->index, row, out, err));
 }
 
 typedef struct check_job {
@@ -79,8 +83,9 @@ static vex_status check_guarded(void *argument, vex_error *err) {
                 continue;
             }
             if (crcs == NULL) {
-                VEX_TRY(vexi_index_vector_crcs(&segment->index, run->first_row, run->count, &crcs,
-                                               err));
+                VEX_TRY(index_says(segment, err,
+                                   vexi_index_vector_crcs(&segment->index, run->first_row,
+                                                          run->count, &crcs, err)));
             }
             if (vexi_crc32c(0, run->vectors + i * run->stride, run->stride) !=
                 vexi_get_u32(crcs + 4 * i)) {
@@ -92,9 +97,10 @@ static vex_status check_guarded(void *argument, vex_error *err) {
                               __ATOMIC_RELAXED);
         }
         if (segment->metric == VEX_METRIC_COSINE) {
-            VEX_TRY(vexi_index_check(&segment->index,
-                                     segment->index.norms_offset + 4 * run->first_row,
-                                     4 * (uint64_t)run->count, err));
+            uint64_t offset = segment->index.norms_offset + 4 * run->first_row;
+            VEX_TRY(index_says(
+                segment, err,
+                vexi_index_check(&segment->index, offset, 4 * (uint64_t)run->count, err)));
         }
     }
     return VEX_OK;
