@@ -429,7 +429,9 @@ static vex_status import_commit(import_run *run, vex_error *err) {
     progress(run, run->rows_done, 2);
     VEX_TRY(check_cancel(run, err));
     vexi_table *table = run->table;
-    /* Rows acknowledged so far are older than the import. */
+    /* Rows acknowledged so far are older than the import. So are those whose outcome is unknown: a
+     * replay must not bring them back over it. */
+    VEX_TRY(vexi_wal_settle(run->lake->wal, err));
     VEX_TRY(vexi_table_flush(table, err));
     commit_request request = {
         .operation = "WRITE",
