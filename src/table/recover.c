@@ -505,17 +505,28 @@ static vex_status unchanged(recovery *r, bool *same, vex_error *err) {
     return VEX_OK;
 }
 
-static vex_status recover_once(recovery *r, bool *again, vex_error *err) {
-    *again = false;
-    VEX_TRY(check_format(r, err));
-    VEX_TRY(load_tables(r, err));
+static vex_status read_log(recovery *r, vex_error *err) {
     VEX_TRY(find_files(r, err));
     for (size_t i = 0; i < r->file_count; i++) {
         if (r->files[i].valid) {
             VEX_TRY(replay_file(r, &r->files[i], err));
         }
     }
-    if (!r->lake->config.read_only) {
+    return VEX_OK;
+}
+
+static vex_status recover_once(recovery *r, bool *again, vex_error *err) {
+    bool read_only = r->lake->config.read_only;
+    *again = false;
+    VEX_TRY(check_format(r, err));
+    VEX_TRY(load_tables(r, err));
+    vex_status status = read_log(r, err);
+    if (read_only && status == VEX_NOT_FOUND) {
+        *again = true; /* listed, then deleted by the writer */
+        return VEX_OK;
+    }
+    VEX_TRY(status);
+    if (!read_only) {
         return start_log(r, err);
     }
     bool same;

@@ -37,7 +37,7 @@ typedef struct world {
     vexi_lake *lake;
     id_state ids[IDS];
     atomic_bool stop;
-    atomic_ullong writes, failures, looks, flushes, drops;
+    atomic_ullong writes, failures, looks, flushes, drops, opens;
     bool faults;
     uint64_t seed;
 } world;
@@ -184,6 +184,22 @@ static bool may_see(uint32_t seen, uint32_t oldest, uint32_t newest) {
     return oldest == 0 || newest / DELETE_EVERY * DELETE_EVERY >= oldest;
 }
 
+static void note_acked(world *w, uint32_t oldest[IDS]) {
+    for (uint32_t id = 0; id < IDS; id++) {
+        oldest[id] = atomic_load(&w->ids[id].acked);
+    }
+}
+
+static void check_view(world *w, const vexi_view *view, const uint32_t oldest[IDS],
+                       uint32_t seen[IDS]) {
+    for (uint32_t id = 0; id < IDS; id++) {
+        seen[id] = version_of(view, id);
+    }
+    for (uint32_t id = 0; id < IDS; id++) {
+        CHECK(may_see(seen[id], oldest[id], atomic_load(&w->ids[id].begun)));
+    }
+}
+
 static void *reader(void *argument) {
     worker *self = argument;
     world *w = self->world;
@@ -192,17 +208,10 @@ static void *reader(void *argument) {
     while (!atomic_load(&w->stop)) {
         uint32_t oldest[IDS];
         uint32_t seen[IDS];
-        for (uint32_t id = 0; id < IDS; id++) {
-            oldest[id] = atomic_load(&w->ids[id].acked);
-        }
         vexi_view *view;
+        note_acked(w, oldest);
         CHECK_OK(vexi_table_view(table, &view, &err));
-        for (uint32_t id = 0; id < IDS; id++) {
-            seen[id] = version_of(view, id);
-        }
-        for (uint32_t id = 0; id < IDS; id++) {
-            CHECK(may_see(seen[id], oldest[id], atomic_load(&w->ids[id].begun)));
-        }
+        check_view(w, view, oldest, seen);
         if (vex_test_below(&random, 8) == 0) {
             check_counts(view);
         }
@@ -216,6 +225,46 @@ static void *reader(void *argument) {
         atomic_fetch_add(&w->looks, 1);
     }
     vexi_table_release(table);
+    return NULL;
+}
+
+/* Open the lake for reading alone, as another process does, again and again. */
+static void *opener(void *argument) {
+    worker *self = argument;
+    world *w = self->world;
+    while (!atomic_load(&w->stop)) {
+        uint32_t oldest[IDS];
+        uint32_t seen[IDS];
+        vexi_lake_config config = {.read_only = true,
+                                   .flush_size_bytes = 1 << 20,
+                                   .memory_limit_bytes = 1 << 30,
+                                   .segment_size_bytes = 1 << 20,
+                                   .log_size_bytes = 1 << 20};
+        vexi_store *store;
+        vexi_lake *lake;
+        vexi_table *table;
+        vexi_view *view;
+        vex_error error;
+        note_acked(w, oldest);
+        CHECK_OK(vexi_store_file_create(vex_test_env(), w->disk, "/lake", false, &store, &err));
+        vex_status status = vexi_lake_open(vex_test_env(), store, &config, &lake, &error);
+        if (status == VEX_CONFLICT) { /* the writer was too fast, ten times */
+            continue;
+        }
+        if (status != VEX_OK) {
+            fprintf(stderr, "reading alone: %s: %s\n", vex_status_text(status), error.message);
+            exit(1);
+        }
+        CHECK_OK(vexi_lake_table(lake, vexi_string_of("c"), &table, &err));
+        CHECK_OK(vexi_table_view(table, &view, &err));
+        check_view(w, view, oldest, seen);
+        check_counts(view);
+        vexi_table_release(table);
+        CHECK_OK(vexi_lake_close(lake, &err));
+        check_counts(view);
+        vexi_view_release(view);
+        atomic_fetch_add(&w->opens, 1);
+    }
     return NULL;
 }
 
@@ -342,8 +391,9 @@ static void run(const vexi_fault_plan *plan, double seconds) {
     CHECK_OK(vexi_lake_close(w.lake, &err));
     open_lake(&w, plan);
 
-    void *(*const roles[])(void *) = {writer, writer,  writer,  writer,           reader,
-                                      reader, flusher, dropper, writer_of_dropped};
+    void *(*const roles[])(void *) = {
+        writer, writer, writer, writer, reader, reader, flusher, dropper, writer_of_dropped,
+        opener};
     enum { COUNT = sizeof roles / sizeof *roles };
     worker workers[COUNT];
     for (uint32_t i = 0; i < COUNT; i++) {
@@ -365,9 +415,11 @@ static void run(const vexi_fault_plan *plan, double seconds) {
     check_end(&w, true);
     CHECK_OK(vexi_lake_close(w.lake, &err));
     vexi_disk_destroy(w.disk);
-    printf("    %llu writes (%llu failed), %llu views, %llu flushes, %llu drops\n",
+    printf("    %llu writes (%llu failed), %llu views, %llu flushes, %llu drops, %llu opened to "
+           "read\n",
            (unsigned long long)w.writes, (unsigned long long)w.failures,
-           (unsigned long long)w.looks, (unsigned long long)w.flushes, (unsigned long long)w.drops);
+           (unsigned long long)w.looks, (unsigned long long)w.flushes, (unsigned long long)w.drops,
+           (unsigned long long)w.opens);
     CHECK(w.writes > 0 && w.looks > 0 && w.flushes > 0 && w.drops > 0);
 }
 
