@@ -178,9 +178,10 @@ vex_status sim_world_import(sim_world *world, uint32_t c, const char *path, cons
     world->last = vexi_lake_import(world->lake, sim_world_name(c), &path, 1, &options, &row_count,
                                    &world->error);
     CHECK(world->last != VEX_OK || row_count == count);
-    if (!existed && world->last == VEX_OK) { /* an import makes the collection that it needs */
+    if (!existed) { /* an import makes the collection that it needs; an empty one may be left */
         sim_step create = {.kind = SIM_CREATE};
-        sim_model_add(&world->models[c], &create, VEX_OK);
+        sim_model_add(&world->models[c], &create,
+                      world->last == VEX_OK ? VEX_OK : VEX_UNKNOWN_OUTCOME);
     }
     sim_model_add(&world->models[c], &step, world->last);
     return world->last;
