@@ -50,5 +50,5 @@ def test_ping_beside_slow_work(start):
     raw.close()
     waits.sort()
     print("searches took", sorted(searches)[len(searches) // 2], "pings", waits[len(waits) // 2], waits[-1])
-    # The machine may be busy: the median tells whether pings wait for searches.
-    assert waits[len(waits) // 2] < min(0.05, sorted(searches)[len(searches) // 2] / 2)
+    # No time decides, only which is longer: a ping that waited for a search would take as long.
+    assert waits[len(waits) // 2] < sorted(searches)[len(searches) // 2] / 2
