@@ -17,10 +17,6 @@ static inline void vexi_bitmap_set(uint64_t *words, size_t bit) {
     words[bit / 64] |= (uint64_t)1 << (bit % 64);
 }
 
-static inline void vexi_bitmap_clear(uint64_t *words, size_t bit) {
-    words[bit / 64] &= ~((uint64_t)1 << (bit % 64));
-}
-
 static inline size_t vexi_bitmap_count(const uint64_t *words, size_t bits) {
     size_t count = 0;
     for (size_t i = 0; i < vexi_bitmap_words(bits); i++) {

@@ -115,15 +115,6 @@ void vexi_buffer_u64(vexi_buffer *buffer, uint64_t value) {
     vexi_buffer_append(buffer, bytes, sizeof bytes);
 }
 
-void vexi_buffer_pad(vexi_buffer *buffer, size_t alignment) {
-    static const uint8_t zeros[64] = {0};
-    VEX_ASSERT(alignment <= sizeof zeros);
-    size_t rest = buffer->size % alignment;
-    if (rest != 0) {
-        vexi_buffer_append(buffer, zeros, alignment - rest);
-    }
-}
-
 vex_status vexi_buffer_check(const vexi_buffer *buffer, vex_error *err) {
     if (!buffer->failed) {
         return VEX_OK;

@@ -31,8 +31,6 @@ void vexi_buffer_u8(vexi_buffer *buffer, uint8_t value);
 void vexi_buffer_u16(vexi_buffer *buffer, uint16_t value);
 void vexi_buffer_u32(vexi_buffer *buffer, uint32_t value);
 void vexi_buffer_u64(vexi_buffer *buffer, uint64_t value);
-/* Zero bytes up to the next multiple of `alignment`. */
-void vexi_buffer_pad(vexi_buffer *buffer, size_t alignment);
 /* VEX_OK, or VEX_MEMORY / VEX_LIMIT if an append failed. */
 vex_status vexi_buffer_check(const vexi_buffer *buffer, vex_error *err);
 

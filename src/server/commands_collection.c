@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/type.h"
 #include "server/arguments.h"
 #include "server/commands.h"
 #include "server/rows.h"
@@ -74,22 +75,6 @@ static void field_number(vexi_buffer *out, const char *name, uint64_t value) {
     vexi_resp_integer(out, value > INT64_MAX ? INT64_MAX : (int64_t)value);
 }
 
-static const char *type_name(vex_type type) {
-    switch (type) {
-    case VEX_TYPE_INT64:
-        return "int64";
-    case VEX_TYPE_DOUBLE:
-        return "double";
-    case VEX_TYPE_STRING:
-        return "string";
-    case VEX_TYPE_BOOL:
-        return "bool";
-    case VEX_TYPE_TIMESTAMP:
-        return "timestamp";
-    }
-    return "unknown";
-}
-
 void vexi_command_vinfo(vexi_call *call) {
     if (call->argument_count > 2) {
         vexi_resp_error(call->reply, "ERR wrong number of arguments for 'vinfo' command");
@@ -122,7 +107,7 @@ void vexi_command_vinfo(vexi_call *call) {
     vexi_resp_bulk_text(out, "columns");
     vexi_resp_map(out, call->protocol, info.column_count);
     for (uint32_t i = 0; i < info.column_count; i++) {
-        field_text(out, info.columns[i].name, type_name(info.columns[i].type));
+        field_text(out, info.columns[i].name, vexi_type_name(info.columns[i].type));
     }
     field_number(out, "memtable-rows", info.memtable_row_count);
     field_number(out, "memtable-bytes", info.memtable_size_bytes);

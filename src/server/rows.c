@@ -10,15 +10,6 @@ int64_t vexi_rows_count(const vexi_rows *rows) {
     return rows->batch->length;
 }
 
-int64_t vexi_rows_column(const vexi_rows *rows, const char *name) {
-    for (int64_t i = 0; i < rows->schema->n_children; i++) {
-        if (strcmp(rows->schema->children[i]->name, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
 static bool bit(const void *bits, int64_t i) {
     return (((const uint8_t *)bits)[i / 8] >> (i % 8) & 1) != 0;
 }

@@ -12,8 +12,6 @@ typedef struct vexi_rows {
 } vexi_rows;
 
 int64_t vexi_rows_count(const vexi_rows *rows);
-/* Number of the column of that name, -1 if there is none. */
-int64_t vexi_rows_column(const vexi_rows *rows, const char *name);
 bool vexi_rows_is_null(const vexi_rows *rows, int64_t column, int64_t row);
 /* A utf8 or binary value (short or large offsets); data is NULL where null. */
 vex_string vexi_rows_string(const vexi_rows *rows, int64_t column, int64_t row);

@@ -3,14 +3,6 @@
 
 #include <stdio.h>
 
-const vexi_env *vexi_lake_env(const vexi_lake *lake) {
-    return lake->core->env;
-}
-
-vexi_store *vexi_lake_store(const vexi_lake *lake) {
-    return lake->core->store;
-}
-
 /* ---- The list of tables -----------------------------------------------------------------------
  */
 
@@ -42,7 +34,8 @@ static size_t table_position(const vexi_lake *lake, vex_string name, bool *found
     return low;
 }
 
-vexi_table *lake_find_table(vexi_lake *lake, vex_string name) {
+/* tables_lock held. */
+static vexi_table *find_table(vexi_lake *lake, vex_string name) {
     bool found;
     size_t position = table_position(lake, name, &found);
     return found ? lake->tables[position] : NULL;
@@ -93,7 +86,7 @@ static bool table_is_dropped(vexi_table *table) {
 vex_status vexi_lake_table(vexi_lake *lake, vex_string name, vexi_table **out, vex_error *err) {
     *out = NULL;
     pthread_rwlock_rdlock(&lake->tables_lock);
-    vexi_table *table = lake_find_table(lake, name);
+    vexi_table *table = find_table(lake, name);
     if (table != NULL) {
         table_retain(table);
     }

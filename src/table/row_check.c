@@ -16,6 +16,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/type.h"
 #include "base/utf8.h"
 #include "kernel/kernel.h"
 
@@ -70,22 +71,6 @@ vex_status vexi_vector_check(const vexi_schema *schema, const float *vector, uin
 }
 
 /* ---- Typed columns --------------------------------------------------------------------------- */
-
-static const char *type_name(vex_type type) {
-    switch (type) {
-    case VEX_TYPE_INT64:
-        return "int64";
-    case VEX_TYPE_DOUBLE:
-        return "double";
-    case VEX_TYPE_STRING:
-        return "string";
-    case VEX_TYPE_BOOL:
-        return "bool";
-    case VEX_TYPE_TIMESTAMP:
-        return "timestamp";
-    }
-    return "unknown";
-}
 
 /* printf arguments for "%.*s" of a column's name. */
 #define NAME(string) (int)(string).size, (string).data
@@ -366,7 +351,7 @@ static vex_status cell_from_json(const vexi_schema_column *column, const json_t 
         break;
     }
     return vexi_fail(err, VEX_INVALID, "column '%.*s' is %s, the attributes give %s",
-                     NAME(column->name), type_name(column->type), json_type_name(value));
+                     NAME(column->name), vexi_type_name(column->type), json_type_name(value));
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------ */

@@ -46,9 +46,6 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
  * are released; the store's lock goes when this returns. */
 vex_status vexi_lake_close(vexi_lake *lake, vex_error *err);
 
-const vexi_env *vexi_lake_env(const vexi_lake *lake);
-vexi_store *vexi_lake_store(const vexi_lake *lake);
-
 vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_schema *schema,
                                   vex_error *err);
 vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err);

@@ -193,7 +193,6 @@ vex_status lake_add_table(vexi_lake *lake, vexi_table *table, vex_error *err);
 bool table_is_gone(const vexi_table *table);
 /* Take that over: nobody finds it any more, its rows go, the log forgets it. Commit lock. */
 vex_status table_let_go(vexi_table *table, vex_error *err);
-vexi_table *lake_find_table(vexi_lake *lake, vex_string name); /* tables_lock held */
 /* Whether all memtables together take more than their limit; flush tables until they do not. */
 bool lake_is_full(const vexi_lake *lake);
 vex_status lake_make_room(vexi_lake *lake, vex_error *err);

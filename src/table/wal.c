@@ -52,10 +52,6 @@ void vexi_wal_file_name(uint64_t number, char out[64]) {
     snprintf(out, 64, ".vexlake/wal/%020llu.wal", (unsigned long long)number);
 }
 
-const char *vexi_wal_uuid(const vexi_wal *wal) {
-    return wal->uuid;
-}
-
 static void file_destroy(const vexi_env *env, wal_file *file) {
     vexi_free(env, file->entries);
     vexi_free(env, file);

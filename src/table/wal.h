@@ -83,7 +83,6 @@ vex_status vexi_wal_settle(vexi_wal *wal, vex_error *err);
  * files that nothing needs any more. */
 void vexi_wal_committed(vexi_wal *wal, const char collection[37], uint64_t sequence);
 
-const char *vexi_wal_uuid(const vexi_wal *wal);
 /* ".vexlake/wal/00000000000000000001.wal"; out holds 64 bytes. */
 void vexi_wal_file_name(uint64_t number, char out[64]);
 
