@@ -160,8 +160,12 @@ typedef enum vex_metric {
 typedef enum vex_index_kind {
     VEX_INDEX_AUTO = 0, /* flat or IVF by the segment's size */
     VEX_INDEX_FLAT = 1,
-    VEX_INDEX_IVF = 2
+    VEX_INDEX_IVF = 2,
+    VEX_INDEX_HNSW =
+        3 /* IVF, and a graph per segment, built in the background: faster, more memory */
 } vex_index_kind;
+
+#define VEX_RECALL_DEFAULT 0.95f
 
 typedef enum vex_type {
     VEX_TYPE_INT64 = 1,
@@ -227,7 +231,9 @@ typedef struct vex_lake_options {
     uint64_t memory_limit_bytes; /* all memtables together; above it writes wait, then fail with
                                     VEX_MEMORY; default 1 GiB */
     uint32_t thread_count; /* background threads; default the number of cores, at most 16    */
-    vex_log_function log;  /* called from any thread; default none                           */
+    uint64_t graph_memory_bytes; /* graphs (INDEX hnsw) that searches may use at once; segments
+                                    beyond it are searched by IVF; default half of the memory */
+    vex_log_function log; /* called from any thread; default none                           */
     void *log_context;
 } vex_lake_options;
 
@@ -256,6 +262,9 @@ typedef struct vex_collection_options {
     vex_index_kind index;
     uint32_t column_count;
     const vex_column *columns;
+    float recall;  /* that searches without nprobe, ef or recall aim at, above 0 to 1 (exact);
+                      0: VEX_RECALL_DEFAULT */
+    uint32_t bits; /* a dimension in the codes that refine candidates: 1 (none), 4 or 8; 0: 4 */
 } vex_collection_options;
 
 /* Create a collection. `name` is 1..VEX_NAME_SIZE_MAX bytes of UTF-8 without control characters.
@@ -291,7 +300,14 @@ typedef struct vex_collection_info {
     uint64_t segment_deleted_count; /* of those, hidden by deletion vectors or newer rows */
     uint64_t segment_size_bytes; /* Parquet                                                      */
     uint64_t index_size_bytes;   /* index files                                                  */
-    uint64_t damaged_segment_count; /* that searches refuse unless `partial` */
+    uint64_t damaged_segment_count;   /* that searches refuse unless `partial` */
+    uint64_t unindexed_segment_count; /* searched exactly until they are indexed: foreign or with a
+                                         damaged index */
+    uint64_t graph_count;         /* segments that searches walk by their graph                   */
+    uint64_t graph_size_bytes;    /* graph files of those                                        */
+    uint64_t graph_missing_count; /* INDEX hnsw: segments whose graph is not built yet           */
+    float recall;
+    uint32_t bits;
     int64_t version;      /* newest Delta version                                         */
     uint64_t flush_count; /* since the lake was opened                                    */
     char uuid[40];        /* metaData.id                                                  */
@@ -365,9 +381,12 @@ VEX_API VEX_MUST_USE vex_status vex_get(vex_lake *lake, vex_string collection,
 typedef struct vex_search_stats {
     uint64_t segment_count;     /* segments looked at                                             */
     uint64_t segment_ivf_count; /* of those, searched through their IVF index                     */
-    uint64_t segment_skip_count; /* of those, left out as damaged (partial) */
+    uint64_t segment_skip_count;  /* of those, left out as damaged (partial) */
+    uint64_t segment_graph_count; /* of those, searched through their graph                     */
     uint64_t list_count; /* posting lists probed                                           */
-    uint64_t row_count;  /* vectors compared                                               */
+    uint64_t hop_count;  /* graph nodes expanded                                           */
+    uint64_t code_count; /* rows compared by their codes                                   */
+    uint64_t row_count;  /* vectors compared exactly                                       */
     uint64_t page_count; /* Parquet pages decoded for asked columns                        */
     uint64_t read_bytes; /* bytes of those pages                                           */
 } vex_search_stats;
@@ -375,7 +394,10 @@ typedef struct vex_search_stats {
 typedef struct vex_search_options {
     size_t size;
     uint32_t k; /* 1..VEX_K_MAX                                                               */
-    uint32_t nprobe; /* posting lists to probe in each segment; 0 means the default */
+    uint32_t nprobe; /* posting lists to probe in each segment; then graphs are not used */
+    uint32_t ef;     /* beam of graph searches; segments without a graph go by `recall` */
+    float recall;    /* that the search aims at, above 0 to 1 (exact); 0: the collection's. Where
+                        nprobe    or ef apply, they win */
     bool exact;   /* compare every row                                                          */
     bool partial; /* leave out damaged segments instead of failing                              */
     uint32_t column_count;
@@ -425,6 +447,10 @@ typedef struct vex_import_options {
     vex_metric metric;      /* of a collection that is made                                      */
     vex_index_kind index;   /* of a collection that is made                                      */
     vex_progress *progress; /* may be NULL                                                       */
+    float recall;           /* of a collection that is made; 0: default */
+    uint32_t bits;          /* of a collection that is made; 0: default */
+    uint64_t segment_size_bytes; /* vectors of a segment; 0: 64 MiB, at most 16 GiB. Larger ones are
+                                    searched faster and take memory in proportion to import */
 } vex_import_options;
 
 /* Import files as one commit: Parquet, .fvecs, .bvecs, .npy or JSON lines (.jsonl, .ndjson), told

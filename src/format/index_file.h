@@ -14,6 +14,27 @@
 #include "format/row.h"
 #include "format/segment_file.h"
 
+/* Efforts of the calibration table (index/calibration.h), by k, then by recall. */
+enum { VEXI_INDEX_CALIBRATION_COUNT = 32 };
+
+/* Codes of an IVF segment (index/code.h, index/ivf.h): what goes in. */
+typedef struct vexi_index_codes {
+    uint32_t bits;   /* a dimension in the refinement records: 1, 4, 8 */
+    uint32_t padded; /* dimension rounded up to a multiple of 64 */
+    uint64_t rotation_seed;
+    float row_length;
+    float center_error;
+    const float *origin;         /* padded */
+    const float *errors;         /* list_count x 2 */
+    const uint8_t *center_codes; /* one list of list_count rows, one bit */
+    uint64_t center_codes_size;
+    const uint32_t *calibration; /* VEXI_INDEX_CALIBRATION_COUNT */
+    uint64_t lists_size;         /* bytes of all lists' codes */
+    /* Writes them to `out` (aligned to 64); may fill `errors` meanwhile. */
+    vex_status (*write_lists)(void *context, uint8_t *out, vex_error *err);
+    void *context;
+} vexi_index_codes;
+
 /* What goes in. Rows are in the segment's row order. */
 typedef struct vexi_index_input {
     char segment[37]; /* uuid of the segment, for pairing */
@@ -21,10 +42,11 @@ typedef struct vexi_index_input {
     const vexi_segment_layout *layout;
     const vexi_row *const *rows;
     size_t row_count;
-    uint32_t list_count;        /* 0: flat */
-    const float *centroids;     /* list_count x dimension */
-    const float *radii;         /* list_count */
-    const uint32_t *list_first; /* list_count + 1 row positions */
+    uint32_t list_count;           /* 0: flat */
+    const float *centroids;        /* list_count x dimension */
+    const float *radii;            /* list_count */
+    const uint32_t *list_first;    /* list_count + 1 row positions */
+    const vexi_index_codes *codes; /* NULL: none (then lists are compared exactly) */
 } vexi_index_input;
 
 /* Append the file to `out` (empty on entry).
@@ -51,9 +73,21 @@ typedef struct vexi_index_file {
     const uint8_t *inverse_norms; /* row_count float32s, NULL unless cosine; check first */
     uint64_t norms_offset, crcs_offset, id_offsets_offset, ids_offset, ids_size, hash_offset;
     uint64_t hash_slot_count;
-    uint32_t hash_probe_max; /* slots that the longest search looks at */
-    uint32_t vector_stride;  /* bytes from a vector to the next within a row group */
-    uint64_t bulk_offset;    /* of the first block */
+    /* Codes; code_bits is 0 where the file has none. Of the head, checked when it was opened. */
+    uint32_t code_bits;
+    uint32_t code_padded;
+    uint64_t rotation_seed;
+    float row_length;
+    float center_error;
+    const float *origin;         /* code_padded */
+    const float *code_errors;    /* list_count x 2: one-bit codes, records */
+    const uint8_t *center_codes; /* aligned to 64 in the file */
+    uint32_t calibration[VEXI_INDEX_CALIBRATION_COUNT];
+    uint64_t codes_offset;        /* of the lists' codes: vexi_index_check before use */
+    const uint64_t *code_offsets; /* list_count + 1, from codes_offset on; owned by `memory` */
+    uint32_t hash_probe_max;      /* slots that the longest search looks at */
+    uint32_t vector_stride;       /* bytes from a vector to the next within a row group */
+    uint64_t bulk_offset;         /* of the first block */
     const uint8_t *block_crcs;
     size_t block_count;
     uint8_t *block_checked; /* one byte a block, atomic: 1 checked */

@@ -17,7 +17,10 @@ typedef struct vexi_schema {
     uint32_t dimension;
     vex_metric metric;
     vex_index_kind index;
-    uint32_t column_count; /* typed columns */
+    float recall;           /* of searches that name no effort; 0: VEX_RECALL_DEFAULT */
+    uint32_t bits;          /* a dimension in refinement codes: 1, 4, 8; 0: the default */
+    uint64_t rotation_seed; /* of the quantiser */
+    uint32_t column_count;  /* typed columns */
     const vexi_schema_column *columns;
 } vexi_schema;
 

@@ -13,8 +13,10 @@
 
 #include "base/arena.h"
 #include "format/delta.h"
+#include "format/graph_file.h"
 #include "format/index_file.h"
 #include "format/row.h"
+#include "index/code.h"
 #include "index/flat.h"
 #include "store/store.h"
 
@@ -34,7 +36,8 @@ typedef struct vexi_lake_config {
     uint32_t refresh_interval_ms; /* how often foreign commits are looked for; 0: only on flush */
     uint64_t flush_size_bytes;
     uint64_t memory_limit_bytes;
-    uint64_t segment_size_bytes; /* vectors of one import segment */
+    uint64_t segment_size_bytes; /* vectors of one import segment, unless the import says */
+    uint64_t graph_memory_bytes; /* of all graphs together that searches use here */
     uint64_t log_size_bytes; /* at which a new log file is begun                               */
 } vexi_lake_config;
 
@@ -149,6 +152,38 @@ vex_status vexi_source_cells(const vexi_source *source, const vexi_schema *schem
                              const uint32_t *columns, size_t column_count, const uint64_t *rows,
                              size_t row_count, vexi_arena *arena, vexi_cell *out,
                              vex_search_stats *stats, vex_error *err);
+
+/* The segment's graph, or NULL where there is none, it is not checked yet or has no room in memory
+ * here. Valid as long as the view. */
+const vexi_graph_file *vexi_source_graph(const vexi_source *source);
+
+/* The collection's rotation; immutable, shared by the views of the table. */
+const vexi_rotation *vexi_view_rotation(const vexi_view *view);
+
+/* Codes of a memtable's rows: full blocks of 32 around one centre, which is the origin too. */
+typedef struct vexi_memtable_codes {
+    const float *center; /* padded to 16 values, 64-byte aligned; NULL: no row is coded yet */
+    const float *origin; /* the same, rotated: padded values */
+    float row_length;
+    uint64_t
+        row_count; /* rows 0 .. row_count - 1 are coded (a multiple of 32); those behind are not */
+    uint32_t bits; /* as vexi_code_layout; records exist if > 1 */
+    vexi_code_list lists[32]; /* they cover rows 0 .. row_count - 1 in order */
+    uint32_t list_count;
+} vexi_memtable_codes;
+/* row_count: at most so many rows (the view's). Valid as long as the view. */
+void vexi_source_codes(const vexi_source *source, uint64_t row_count, vexi_memtable_codes *out);
+
+/* Bytes of a list's codes, checked against their checksums (once per mapping); `arena` holds them
+ * where a store cannot map. Lists ascend. */
+vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
+                             vexi_arena *arena, const uint8_t **out, vex_error *err);
+
+/* Tell that the index or graph file of a source proved damaged during a search: from now on the
+ * segment is searched exactly (it is opened anew from its Parquet file) and re-indexed in the
+ * background. VEX_OK: take a new view and search again. Else the damage itself. */
+vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uint32_t source,
+                                   vex_error *err);
 
 /* The segment's IVF head, or NULL for memtables and flat segments. */
 const vexi_index_file *vexi_source_ivf(const vexi_source *source);
