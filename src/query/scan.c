@@ -6,8 +6,7 @@
  * finds such candidates by an index is in scan_lists.c, scan_codes.c and scan_graph.c.
  *
  * Candidates by codes are compared best first, in batches: the distances of a batch lower the limit
- * that the bounds of the next must pass. Batches are small, and their vectors are asked of memory
- * together.
+ * that the bounds of the next must pass.
  *
  * What touches mapped bytes runs inside a SIGBUS guard, takes no lock and allocates nothing. */
 #include "base/bitmap.h"
@@ -106,46 +105,37 @@ static bool scale_is_safe(float inverse_norm) {
     return inverse_norm > 1e-12f && inverse_norm < 1e12f;
 }
 
-/* The distance as index/flat.c computes it, but for the norm under cosine, which is computed while
- * the vector is in cache: a stored one lies elsewhere. */
-static float row_distance(const vexi_kernels *kernels, const vexi_query *query,
-                          const uint8_t *row) {
-    size_t stride = query->dimension * sizeof(float);
-    float distance = NAN;
-    if (query->metric == VEX_METRIC_L2) {
-        kernels->l2(query->values, row, stride, 1, query->dimension, &distance);
-    } else if (query->metric == VEX_METRIC_IP) {
-        kernels->dot(query->values, row, stride, 1, query->dimension, &distance);
-        distance = 0.0f - distance;
-    } else if (scale_is_safe(query->inverse_norm)) {
-        float square;
-        kernels->dot(query->values, row, stride, 1, query->dimension, &distance);
-        kernels->norm(row, stride, 1, query->dimension, &square);
-        float inverse_norm = 1.0f / sqrtf(square);
-        distance = scale_is_safe(inverse_norm)
-                       ? 1.0f - distance * query->inverse_norm * inverse_norm
-                       : NAN;
-    }
-    if (!isfinite(distance)) {
-        double wide = vexi_distance(query->metric, query->values, row, query->dimension);
-        distance = wide > FLT_MAX ? FLT_MAX : wide < -FLT_MAX ? -FLT_MAX : (float)wide;
-    }
-    return distance;
-}
-
+/* Distances as index/flat.c computes them, but for the norms under cosine, which are computed while
+ * the vectors are in cache: stored ones lie elsewhere. */
 static vex_status rows_run(void *argument, vex_error *err) {
     (void)err;
     rows_job *job = argument;
     const vexi_kernels *kernels = vexi_kernels_get();
-    size_t size = job->query->dimension * sizeof(float);
-    size_t ahead = size < 1024 ? size : 1024; /* the hardware follows a long vector by itself */
-    for (size_t i = 0; i < job->count; i++) {
-        for (size_t at = 0; at < ahead; at += 64) {
-            __builtin_prefetch(job->vectors[i] + at);
-        }
+    const vexi_query *query = job->query;
+    size_t stride = query->dimension * sizeof(float);
+    bool cosine = query->metric == VEX_METRIC_COSINE;
+    float distances[BATCH_ROWS];
+    if (query->metric == VEX_METRIC_L2) {
+        kernels->l2_rows(query->values, job->vectors, job->count, query->dimension, distances);
+    } else {
+        kernels->dot_rows(query->values, job->vectors, job->count, query->dimension, distances);
     }
     for (size_t i = 0; i < job->count; i++) {
-        float distance = row_distance(kernels, job->query, job->vectors[i]);
+        float distance = distances[i];
+        if (cosine) {
+            float square;
+            kernels->norm(job->vectors[i], stride, 1, query->dimension, &square);
+            float inverse_norm = 1.0f / sqrtf(square);
+            bool safe = scale_is_safe(query->inverse_norm) && scale_is_safe(inverse_norm);
+            distance = safe ? 1.0f - distance * query->inverse_norm * inverse_norm : NAN;
+        } else if (query->metric == VEX_METRIC_IP) {
+            distance = 0.0f - distance;
+        }
+        if (!isfinite(distance)) {
+            double wide =
+                vexi_distance(query->metric, query->values, job->vectors[i], query->dimension);
+            distance = wide > FLT_MAX ? FLT_MAX : wide < -FLT_MAX ? -FLT_MAX : (float)wide;
+        }
         if (distance <= job->topk->threshold) {
             vexi_topk_push(job->topk, distance, job->source, job->rows[i]);
         }

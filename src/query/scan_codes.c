@@ -19,9 +19,11 @@
 #include "query/search_internal.h"
 
 enum {
-    OWN_LISTS = 2,        /* scanned query by query before lists are shared */
-    POOL_ROWS_MIN = 2048, /* room to begin with */
-    EAGER_LISTS = 8,      /* one bit: lists after each of which rows are compared */
+    OWN_LISTS = 2,         /* scanned query by query before lists are shared */
+    POOL_ROWS_MIN = 2048,  /* room to begin with */
+    EAGER_LISTS = 8,       /* one bit: lists after each of which rows are compared */
+    PART_ROWS_FIRST = 256, /* of a memtable; a multiple of a block's rows */
+    PART_ROWS_MAX = 4096,
     NO_VISIT = (int)0x7fffffff
 };
 
@@ -340,12 +342,15 @@ static vex_status scan_memtable_query(vexi_scan *scan, uint32_t source, uint32_t
     float square;
     vexi_kernels_get()->l2(code.values, (const uint8_t *)codes->center, 0, 1, schema->dimension,
                            &square);
-    /* Parts of lists, so that the pool stays small and the limit of one-bit codes falls. */
+    /* Parts of lists, small ones first: one-bit codes get their limit from the rows compared so
+     * far, and what a part lets pass goes to the pool. */
+    uint32_t part_rows = PART_ROWS_FIRST;
     for (uint32_t i = 0; i < codes->list_count; i++) {
         const vexi_code_list *list = &codes->lists[i];
         for (uint32_t first = 0, count; first < list->row_count; first += count) {
             count = list->row_count - first;
-            count = count < POOL_ROWS_MIN ? count : POOL_ROWS_MIN;
+            count = count < part_rows ? count : part_rows;
+            part_rows = part_rows < PART_ROWS_MAX ? 2 * part_rows : PART_ROWS_MAX;
             size_t block = first / VEXI_CODE_BLOCK_ROWS;
             vexi_code_list part = {
                 .blocks = list->blocks + block * layout.block_size,
