@@ -57,6 +57,12 @@ void vexi_code_encode(const vexi_code_layout *layout, const vexi_rotation *rotat
                       const float *origin, uint8_t *out, float *error, float *record_error,
                       float *scratch);
 
+/* The same for who codes rows around many centres: rows[i] is P(x_i - o) and center P(c - o), padded
+ * values each; squares[i] is |x_i|^2 (1 or 0 under cosine; L2 reads none). */
+void vexi_code_encode_rotated(const vexi_code_layout *layout, const float *const *rows,
+                              const float *squares, uint32_t row_count, const float *center,
+                              uint8_t *out, float *error, float *record_error, float *scratch);
+
 /* ---- Queries --------------------------------------------------------------------------------- */
 
 /* A query, made ready for the lists that share an origin. */
