@@ -65,7 +65,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   message(STATUS "NEON kernels are tested natively")
 elseif(AARCH64_GCC_LINKS AND QEMU_AARCH64)
   set(neon_sources src/base/status.c src/base/env.c src/kernel/kernel_scalar.c
-    src/kernel/kernel_neon.c src/kernel/kernel_avx2.c src/kernel/kernel_avx512.c
+    src/kernel/kernel_codes_scalar.c src/kernel/kernel_neon.c src/kernel/kernel_avx2.c src/kernel/kernel_avx512.c
     src/kernel/kernel_distance.c src/kernel/kernel_dispatch.c src/kernel/kernel_test.c)
   list(TRANSFORM neon_sources PREPEND ${CMAKE_SOURCE_DIR}/)
   file(GLOB neon_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.h

@@ -26,6 +26,15 @@ typedef struct vexi_kernels {
     /* out[i] = sum_j row_i[j]^2 */
     void (*norm)(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension, float *out);
 
+    /* The same distances over rows anywhere: row i is at rows[i]. For re-ranking candidates and for
+     * the steps of a graph walk, whose rows lie scattered in memory larger than the caches: the
+     * rows that come next are fetched while the ones before them are computed. The results have
+     * the bits that l2 and dot give for the same rows. */
+    void (*l2_rows)(const float *query, const uint8_t *const *rows, size_t count,
+                    uint32_t dimension, float *out);
+    void (*dot_rows)(const float *query, const uint8_t *const *rows, size_t count,
+                     uint32_t dimension, float *out);
+
     /* Matrix product for k-means and batched queries: out[i * out_stride + j] = a_i . b_j, a is
      * a_count x dimension and b is b_count x dimension, both row-major, dense, aligned to 4 bytes.
      */

@@ -45,14 +45,14 @@ ALWAYS_INLINE const float *value_at(const uint8_t *row, size_t j) {
     return (const float *)(const void *)(row + j * sizeof(float)); /* for unaligned loads only */
 }
 
-/* `lanes` rows (1 or 4, known at compile time) at `rows`. */
-ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, const uint8_t *rows,
-                              size_t stride, uint32_t dimension) {
-    const uint8_t *row[4];
+/* `lanes` rows (1 or 4, known at compile time). ahead: four addresses to fetch meanwhile, each as
+ * long as a row, or NULL. */
+ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query,
+                              const uint8_t *const *row, const uint8_t *const *ahead,
+                              uint32_t dimension) {
     __m256 low[4], high[4];
     UNROLL
     for (size_t r = 0; r < 4; r++) {
-        row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = _mm256_setzero_ps();
         high[r] = _mm256_setzero_ps();
     }
@@ -65,8 +65,8 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         }
         UNROLL
         for (size_t r = 0; r < lanes; r++) {
-            if (lanes > 1) {
-                _mm_prefetch((const char *)value_at(row[r], j) + PREFETCH_BYTES, _MM_HINT_T0);
+            if (ahead != NULL) {
+                _mm_prefetch((const char *)ahead[r] + j * sizeof(float), _MM_HINT_T0);
             }
             low[r] = step(op, low[r], q0, _mm256_loadu_ps(value_at(row[r], j)));
             high[r] = step(op, high[r], q1, _mm256_loadu_ps(value_at(row[r], j + LANES)));
@@ -104,10 +104,37 @@ ALWAYS_INLINE void scan(operation op, const float *query, const uint8_t *rows, s
                         size_t count, uint32_t dimension, float *out) {
     size_t i = 0;
     for (; i + 4 <= count; i += 4) {
-        _mm_storeu_ps(out + i, rows_sum(op, 4, query, rows + i * stride, stride, dimension));
+        const uint8_t *row[4], *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            row[r] = rows + (i + r) * stride;
+            /* Beyond the rows' end in the last runs: an address to fetch, never to read. */
+            ahead[r] = (const uint8_t *)((uintptr_t)row[r] + PREFETCH_BYTES);
+        }
+        _mm_storeu_ps(out + i, rows_sum(op, 4, query, row, ahead, dimension));
     }
     for (; i < count; i++) {
-        out[i] = _mm_cvtss_f32(rows_sum(op, 1, query, rows + i * stride, stride, dimension));
+        const uint8_t *row = rows + i * stride;
+        __m128 sum = rows_sum(op, 1, query, &row, NULL, dimension);
+        out[i] = _mm_cvtss_f32(sum);
+    }
+}
+
+/* Rows anywhere: the next four are fetched with the same steps that read these four. */
+ALWAYS_INLINE void gather(operation op, const float *query, const uint8_t *const *rows,
+                          size_t count, uint32_t dimension, float *out) {
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        const uint8_t *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            ahead[r] = rows[i + 4 + r < count ? i + 4 + r : count - 1];
+        }
+        _mm_storeu_ps(out + i, rows_sum(op, 4, query, rows + i, ahead, dimension));
+    }
+    for (; i < count; i++) {
+        __m128 sum = rows_sum(op, 1, query, rows + i, NULL, dimension);
+        out[i] = _mm_cvtss_f32(sum);
     }
 }
 
@@ -119,6 +146,16 @@ static void avx2_l2(const float *query, const uint8_t *rows, size_t stride, size
 static void avx2_dot(const float *query, const uint8_t *rows, size_t stride, size_t count,
                      uint32_t dimension, float *out) {
     scan(OPERATION_DOT, query, rows, stride, count, dimension, out);
+}
+
+static void avx2_l2_rows(const float *query, const uint8_t *const *rows, size_t count,
+                         uint32_t dimension, float *out) {
+    gather(OPERATION_L2, query, rows, count, dimension, out);
+}
+
+static void avx2_dot_rows(const float *query, const uint8_t *const *rows, size_t count,
+                          uint32_t dimension, float *out) {
+    gather(OPERATION_DOT, query, rows, count, dimension, out);
 }
 
 static void avx2_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension,
@@ -224,8 +261,14 @@ const vexi_kernels vexi_kernels_avx2 = {
     .l2 = avx2_l2,
     .dot = avx2_dot,
     .norm = avx2_norm,
+    .l2_rows = avx2_l2_rows,
+    .dot_rows = avx2_dot_rows,
     .dot_matrix = avx2_dot_matrix,
     .least = avx2_least,
+    .hadamard = vexi_scalar_hadamard,
+    .scan_codes = vexi_scalar_scan_codes,
+    .estimate_codes = vexi_scalar_estimate_codes,
+    .refine_codes = vexi_scalar_refine_codes,
 };
 
 #endif

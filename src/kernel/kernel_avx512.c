@@ -54,14 +54,14 @@ ALWAYS_INLINE __m128 reduce(__m256 a, __m256 b, __m256 c, __m256 d) {
     return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
 }
 
-/* `lanes` rows (1 or 4, known at compile time) at `rows`. */
-ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, const uint8_t *rows,
-                              size_t stride, uint32_t dimension) {
-    const uint8_t *row[4];
+/* `lanes` rows (1 or 4, known at compile time). ahead: four addresses to fetch meanwhile, each as
+ * long as a row, or NULL. */
+ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query,
+                              const uint8_t *const *row, const uint8_t *const *ahead,
+                              uint32_t dimension) {
     __m512 low[4], high[4];
     UNROLL
     for (size_t r = 0; r < 4; r++) {
-        row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = _mm512_setzero_ps();
         high[r] = _mm512_setzero_ps();
     }
@@ -75,9 +75,10 @@ ALWAYS_INLINE __m128 rows_sum(operation op, size_t lanes, const float *query, co
         UNROLL
         for (size_t r = 0; r < lanes; r++) {
             const uint8_t *at = row[r] + j * sizeof(float);
-            if (lanes > 1) {
-                _mm_prefetch((const char *)at + PREFETCH_BYTES, _MM_HINT_T0);
-                _mm_prefetch((const char *)at + PREFETCH_BYTES + 64, _MM_HINT_T0);
+            if (ahead != NULL) {
+                const char *next = (const char *)ahead[r] + j * sizeof(float);
+                _mm_prefetch(next, _MM_HINT_T0);
+                _mm_prefetch(next + 64, _MM_HINT_T0);
             }
             low[r] = step(op, low[r], q0, _mm512_loadu_ps(at));
             high[r] = step(op, high[r], q1, _mm512_loadu_ps(at + LANES * sizeof(float)));
@@ -117,10 +118,37 @@ ALWAYS_INLINE void scan(operation op, const float *query, const uint8_t *rows, s
                         size_t count, uint32_t dimension, float *out) {
     size_t i = 0;
     for (; i + 4 <= count; i += 4) {
-        _mm_storeu_ps(out + i, rows_sum(op, 4, query, rows + i * stride, stride, dimension));
+        const uint8_t *row[4], *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            row[r] = rows + (i + r) * stride;
+            /* Beyond the rows' end in the last runs: an address to fetch, never to read. */
+            ahead[r] = (const uint8_t *)((uintptr_t)row[r] + PREFETCH_BYTES);
+        }
+        _mm_storeu_ps(out + i, rows_sum(op, 4, query, row, ahead, dimension));
     }
     for (; i < count; i++) {
-        out[i] = _mm_cvtss_f32(rows_sum(op, 1, query, rows + i * stride, stride, dimension));
+        const uint8_t *row = rows + i * stride;
+        __m128 sum = rows_sum(op, 1, query, &row, NULL, dimension);
+        out[i] = _mm_cvtss_f32(sum);
+    }
+}
+
+/* Rows anywhere: the next four are fetched with the same steps that read these four. */
+ALWAYS_INLINE void gather(operation op, const float *query, const uint8_t *const *rows,
+                          size_t count, uint32_t dimension, float *out) {
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        const uint8_t *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            ahead[r] = rows[i + 4 + r < count ? i + 4 + r : count - 1];
+        }
+        _mm_storeu_ps(out + i, rows_sum(op, 4, query, rows + i, ahead, dimension));
+    }
+    for (; i < count; i++) {
+        __m128 sum = rows_sum(op, 1, query, rows + i, NULL, dimension);
+        out[i] = _mm_cvtss_f32(sum);
     }
 }
 
@@ -132,6 +160,16 @@ static void avx512_l2(const float *query, const uint8_t *rows, size_t stride, si
 static void avx512_dot(const float *query, const uint8_t *rows, size_t stride, size_t count,
                        uint32_t dimension, float *out) {
     scan(OPERATION_DOT, query, rows, stride, count, dimension, out);
+}
+
+static void avx512_l2_rows(const float *query, const uint8_t *const *rows, size_t count,
+                           uint32_t dimension, float *out) {
+    gather(OPERATION_L2, query, rows, count, dimension, out);
+}
+
+static void avx512_dot_rows(const float *query, const uint8_t *const *rows, size_t count,
+                            uint32_t dimension, float *out) {
+    gather(OPERATION_DOT, query, rows, count, dimension, out);
 }
 
 static void avx512_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension,
@@ -229,8 +267,14 @@ const vexi_kernels vexi_kernels_avx512 = {
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
+    .l2_rows = avx512_l2_rows,
+    .dot_rows = avx512_dot_rows,
     .dot_matrix = avx512_dot_matrix,
     .least = avx512_least,
+    .hadamard = vexi_scalar_hadamard,
+    .scan_codes = vexi_scalar_scan_codes,
+    .estimate_codes = vexi_scalar_estimate_codes,
+    .refine_codes = vexi_scalar_refine_codes,
 };
 
 #endif

@@ -27,6 +27,23 @@ extern const vexi_kernels vexi_kernels_avx512;
 extern const vexi_kernels vexi_kernels_neon;
 #endif
 
+/* What a variant puts into its table from its kernel_codes_*.c file; kernel.h says what they do. */
+#define VEXI_DECLARE_CODE_KERNELS(variant)                                                       \
+    void vexi_##variant##_hadamard(float *values, uint32_t count);                               \
+    void vexi_##variant##_scan_codes(const uint8_t *blocks, size_t block_count, uint32_t padded, \
+                                     const uint8_t *table, float unit, float base, float limit,  \
+                                     uint32_t *masks);                                           \
+    void vexi_##variant##_estimate_codes(const uint8_t *blocks, size_t block_count,              \
+                                         uint32_t padded, const uint8_t *table, float unit,      \
+                                         float base, float *out);                                \
+    void vexi_##variant##_refine_codes(                                                          \
+        const uint8_t *records, size_t stride, const uint32_t *picks, size_t count,              \
+        uint32_t padded, uint32_t bits, const void *levels, float unit, float base, float *out)
+VEXI_DECLARE_CODE_KERNELS(scalar);
+VEXI_DECLARE_CODE_KERNELS(avx2);
+VEXI_DECLARE_CODE_KERNELS(avx512);
+VEXI_DECLARE_CODE_KERNELS(neon);
+
 /* The end of every variant's `least`: lanes' best scores and where each was found first, in the
  * form of kernel.h. A lane that found nothing has the score *best. */
 static inline void vexi_least_of_lanes(const float *scores, const uint32_t *indexes, size_t lanes,

@@ -16,6 +16,8 @@
 
 #define LANES      4u
 #define BLOCK_ROWS 64u
+/* How far ahead of the reads rows are prefetched. */
+#define PREFETCH_BYTES 1024u
 
 typedef enum operation { OPERATION_L2, OPERATION_DOT, OPERATION_NORM } operation;
 
@@ -44,14 +46,14 @@ ALWAYS_INLINE float32x4_t reduce(float32x4_t a, float32x4_t b, float32x4_t c, fl
     return vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
 }
 
-/* `lanes` rows (1 or 4, known at compile time) at `rows`. */
+/* `lanes` rows (1 or 4, known at compile time). ahead: four addresses to fetch meanwhile, each as
+ * long as a row, or NULL. */
 ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *query,
-                                   const uint8_t *rows, size_t stride, uint32_t dimension) {
-    const uint8_t *row[4];
+                                   const uint8_t *const *row, const uint8_t *const *ahead,
+                                   uint32_t dimension) {
     float32x4_t low[4], high[4];
     UNROLL
     for (size_t r = 0; r < 4; r++) {
-        row[r] = rows + (r < lanes ? r : 0) * stride;
         low[r] = vdupq_n_f32(0);
         high[r] = vdupq_n_f32(0);
     }
@@ -64,6 +66,9 @@ ALWAYS_INLINE float32x4_t rows_sum(operation op, size_t lanes, const uint8_t *qu
         }
         UNROLL
         for (size_t r = 0; r < lanes; r++) {
+            if (ahead != NULL) {
+                __builtin_prefetch(ahead[r] + j * sizeof(float));
+            }
             low[r] = step(op, low[r], q0, load(row[r] + j * sizeof(float)));
             high[r] = step(op, high[r], q1, load(row[r] + (j + LANES) * sizeof(float)));
         }
@@ -100,10 +105,37 @@ ALWAYS_INLINE void scan(operation op, const float *query, const uint8_t *rows, s
     const uint8_t *q = (const uint8_t *)query;
     size_t i = 0;
     for (; i + 4 <= count; i += 4) {
-        vst1q_f32(out + i, rows_sum(op, 4, q, rows + i * stride, stride, dimension));
+        const uint8_t *row[4], *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            row[r] = rows + (i + r) * stride;
+            /* Beyond the rows' end in the last runs: an address to fetch, never to read. */
+            ahead[r] = (const uint8_t *)((uintptr_t)row[r] + PREFETCH_BYTES);
+        }
+        vst1q_f32(out + i, rows_sum(op, 4, q, row, ahead, dimension));
     }
     for (; i < count; i++) {
-        float32x4_t sum = rows_sum(op, 1, q, rows + i * stride, stride, dimension);
+        const uint8_t *row = rows + i * stride;
+        float32x4_t sum = rows_sum(op, 1, q, &row, NULL, dimension);
+        out[i] = vgetq_lane_f32(sum, 0);
+    }
+}
+
+/* Rows anywhere: the next four are fetched with the same steps that read these four. */
+ALWAYS_INLINE void gather(operation op, const float *query, const uint8_t *const *rows,
+                          size_t count, uint32_t dimension, float *out) {
+    const uint8_t *q = (const uint8_t *)query;
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        const uint8_t *ahead[4];
+        UNROLL
+        for (size_t r = 0; r < 4; r++) {
+            ahead[r] = rows[i + 4 + r < count ? i + 4 + r : count - 1];
+        }
+        vst1q_f32(out + i, rows_sum(op, 4, q, rows + i, ahead, dimension));
+    }
+    for (; i < count; i++) {
+        float32x4_t sum = rows_sum(op, 1, q, rows + i, NULL, dimension);
         out[i] = vgetq_lane_f32(sum, 0);
     }
 }
@@ -116,6 +148,16 @@ static void neon_l2(const float *query, const uint8_t *rows, size_t stride, size
 static void neon_dot(const float *query, const uint8_t *rows, size_t stride, size_t count,
                      uint32_t dimension, float *out) {
     scan(OPERATION_DOT, query, rows, stride, count, dimension, out);
+}
+
+static void neon_l2_rows(const float *query, const uint8_t *const *rows, size_t count,
+                         uint32_t dimension, float *out) {
+    gather(OPERATION_L2, query, rows, count, dimension, out);
+}
+
+static void neon_dot_rows(const float *query, const uint8_t *const *rows, size_t count,
+                          uint32_t dimension, float *out) {
+    gather(OPERATION_DOT, query, rows, count, dimension, out);
 }
 
 static void neon_norm(const uint8_t *rows, size_t stride, size_t count, uint32_t dimension,
@@ -221,8 +263,14 @@ const vexi_kernels vexi_kernels_neon = {
     .l2 = neon_l2,
     .dot = neon_dot,
     .norm = neon_norm,
+    .l2_rows = neon_l2_rows,
+    .dot_rows = neon_dot_rows,
     .dot_matrix = neon_dot_matrix,
     .least = neon_least,
+    .hadamard = vexi_scalar_hadamard,
+    .scan_codes = vexi_scalar_scan_codes,
+    .estimate_codes = vexi_scalar_estimate_codes,
+    .refine_codes = vexi_scalar_refine_codes,
 };
 
 #endif

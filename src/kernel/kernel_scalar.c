@@ -52,6 +52,20 @@ static void scalar_norm(const uint8_t *rows, size_t stride, size_t count, uint32
     }
 }
 
+static void scalar_l2_rows(const float *query, const uint8_t *const *rows, size_t count,
+                           uint32_t dimension, float *out) {
+    for (size_t i = 0; i < count; i++) {
+        scalar_l2(query, rows[i], 0, 1, dimension, out + i);
+    }
+}
+
+static void scalar_dot_rows(const float *query, const uint8_t *const *rows, size_t count,
+                            uint32_t dimension, float *out) {
+    for (size_t i = 0; i < count; i++) {
+        scalar_dot(query, rows[i], 0, 1, dimension, out + i);
+    }
+}
+
 static void scalar_dot_matrix(const float *a, size_t a_count, const float *b, size_t b_count,
                               uint32_t dimension, float *out, size_t out_stride) {
     for (size_t i = 0; i < a_count; i++) {
@@ -76,6 +90,12 @@ const vexi_kernels vexi_kernels_scalar = {
     .l2 = scalar_l2,
     .dot = scalar_dot,
     .norm = scalar_norm,
+    .l2_rows = scalar_l2_rows,
+    .dot_rows = scalar_dot_rows,
     .dot_matrix = scalar_dot_matrix,
     .least = scalar_least,
+    .hadamard = vexi_scalar_hadamard,
+    .scan_codes = vexi_scalar_scan_codes,
+    .estimate_codes = vexi_scalar_estimate_codes,
+    .refine_codes = vexi_scalar_refine_codes,
 };
