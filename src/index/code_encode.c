@@ -4,8 +4,8 @@
  * residual r; the estimate of <r, v> is <y, v> |r|^2 / <y, r>, which is exact for v along r. Across
  * r it adds a random part: with rho = <y, r> / (|y| |r|), y / |y| is rho r / |r| plus
  * sqrt(1 - rho^2) times a direction that the rotation makes uniform, so its deviation is
- * |r| |v| sqrt(1 / rho^2 - 1) / sqrt(D - 1). A factor of |scale| = 2 |r|^2 / <y, r> taken out leaves
- * |y| sqrt(1 - rho^2) / sqrt(D - 1), the error that a list keeps the largest of.
+ * |r| |v| sqrt(1 / rho^2 - 1) / sqrt(D - 1). A factor of |scale| = 2 |r|^2 / <y, r> taken out
+ * leaves |y| sqrt(1 - rho^2) / sqrt(D - 1), the error that a list keeps the largest of.
  *
  * The levels of a record are a uniform grid whose width is the only choice. Its best value hardly
  * depends on the row, since the rotation makes coordinates all but normal: the encoder tries a few
@@ -178,9 +178,8 @@ static void encode_levels(const float *residual, const float *center, uint32_t p
             centers[l] += center[i + l] * level;
         }
     }
-    *sums = (code_sums){.square = add_lanes(squares),
-                        .residual = add_lanes(dots),
-                        .center = add_lanes(centers)};
+    *sums = (code_sums){
+        .square = add_lanes(squares), .residual = add_lanes(dots), .center = add_lanes(centers)};
 }
 
 static void put_record(const factors *f, const uint8_t *codes, uint32_t padded, uint32_t bits,
@@ -218,7 +217,7 @@ static void begin_list(list_writer *writer, const vexi_code_layout *layout, uint
                             .blocks = out,
                             .records = layout->record_size > 0 ? records : NULL,
                             .codes = codes};
-    memset(out, 0, records - out);
+    memset(out, 0, (size_t)(records - out));
     size_t end = (size_t)vexi_code_list_size(layout, row_count);
     size_t used = block_count * layout->block_size + row_count * layout->record_size;
     memset(out + used, 0, end - used);

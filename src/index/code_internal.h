@@ -25,4 +25,13 @@ void vexi_code_encode_around(const vexi_code_layout *layout, const vexi_rotation
                              const float *origin_rotated, uint8_t *out, float *error,
                              float *record_error, float *scratch);
 
+/* What a row's |scale| is multiplied with to give the error of its estimate, for a list with this
+ * `error` whose centre is at the squared distance center_square. records: of the records, else of
+ * the one-bit codes. */
+float vexi_code_query_slack(const vexi_code_query *query, float error, float center_square,
+                            bool records);
+
+/* Order the items by (estimate, row), as far as the first `wanted` are concerned. */
+void vexi_code_sort(vexi_code_candidate *items, uint32_t count, uint32_t wanted);
+
 #endif

@@ -6,9 +6,9 @@
  * bytes. Rounding is off by at most half a unit, in groups independently of each other and of the
  * rows, so that a row's sum of padded / 4 entries has the deviation unit sqrt(padded / 48). The
  * levels of refinement are w in units of 1/127 of its largest coordinate (8-bit) or of what keeps
- * sums in 32 bits (16-bit); with y of root mean square at most Y (code_internal.h) a sum of rounding
- * errors has the deviation unit Y sqrt(padded / 12). table_error and level_error are three of these
- * deviations. They add to the codes' own errors as variances do. */
+ * sums in 32 bits (16-bit); with y of root mean square at most Y (code_internal.h) a sum of
+ * rounding errors has the deviation unit Y sqrt(padded / 12). table_error and level_error are three
+ * of these deviations. They add to the codes' own errors as variances do. */
 #include <math.h>
 #include <string.h>
 
@@ -124,27 +124,28 @@ vex_status vexi_code_query_init(vexi_code_query *query, const vexi_code_layout *
     query->square = (float)(square * scale * scale);
     query->to_scan = layout->metric == VEX_METRIC_IP ? (float)scale : 1.0f;
     vexi_rotate(rotation, kept, rotated);
-    bool finite = isfinite(query->square);
+    double origin_square = 0;
     for (uint32_t i = 0; i < padded; i++) {
         rotated[i] -= origin_rotated[i];
-        finite = finite && isfinite(rotated[i]);
+        origin_square += (double)rotated[i] * (double)rotated[i];
     }
-    if (!finite) {
-        /* Distances leave the range of float32: with an infinite offset every row survives. */
-        query->square = INFINITY;
+    query->origin_square = (float)origin_square;
+    if (!isfinite(query->square) || !isfinite(query->origin_square)) {
+        /* Distances leave the range of float32. With infinite errors every row survives. */
+        query->origin_square = query->square = INFINITY;
         memset(rotated, 0, padded * sizeof *rotated);
     }
     make_table(rotated, padded, table, &query->unit, &query->base);
     query->table = table;
     query->table_error = query->unit * (float)(DEVIATIONS * sqrt(padded / 48.0));
+    query->table_error = isfinite(query->square) ? query->table_error : INFINITY;
     if (layout->bits > 1) {
         int64_t most = layout->bits == 4 ? 127 : INT32_MAX / (255 * (int64_t)padded);
         most = most < INT16_MAX ? most : INT16_MAX;
         make_levels(rotated, padded, layout->bits, (int32_t)most, levels, &query->level_unit,
                     &query->level_base);
         double spread = (double)(VEXI_CODE_STRETCH * vexi_code_steps(layout->bits) + 0.5f);
-        query->level_error =
-            query->level_unit * (float)(DEVIATIONS * spread * sqrt(padded / 12.0));
+        query->level_error = query->level_unit * (float)(DEVIATIONS * spread * sqrt(padded / 12.0));
         query->levels = levels;
     }
     return VEX_OK;
@@ -160,4 +161,11 @@ float vexi_code_query_offset(const vexi_code_query *query, float center_square) 
         return 0.5f * (center_square - query->square);
     }
     return center_square;
+}
+
+float vexi_code_query_slack(const vexi_code_query *query, float error, float center_square,
+                            bool records) {
+    float own = query->epsilon * error;
+    float rounding = records ? query->level_error : query->table_error;
+    return sqrtf(own * own * center_square + rounding * rounding);
 }

@@ -11,7 +11,6 @@
  *
  * Nothing here allocates; a chunk's picks are on the stack. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "index/code_internal.h"
@@ -27,19 +26,23 @@ vex_status vexi_code_pool_init(vexi_code_pool *pool, uint32_t k, float limit, ve
     return pool->best == NULL ? vexi_no_memory(err, k * sizeof *pool->best) : VEX_OK;
 }
 
+/* Drop the candidates that the limit has passed. Those at the limit may be what made it. */
+static void drop_passed(vexi_code_pool *pool) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < pool->count; i++) {
+        pool->items[kept] = pool->items[i];
+        kept += pool->items[i].bound > pool->limit ? 0 : 1;
+    }
+    pool->count = kept;
+}
+
 vex_status vexi_code_pool_reserve(vexi_code_pool *pool, uint32_t count, vexi_arena *arena,
                                   vex_error *err) {
     if (count <= pool->capacity - pool->count) {
         return VEX_OK;
     }
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < pool->count; i++) {
-        /* Rows at the limit may be those that made it. */
-        if (!(pool->items[i].bound > pool->limit)) {
-            pool->items[kept++] = pool->items[i];
-        }
-    }
-    pool->count = kept;
+    drop_passed(pool);
+    uint32_t kept = pool->count;
     if (count <= pool->capacity - kept) {
         return VEX_OK;
     }
@@ -95,8 +98,7 @@ static void push_best(vexi_code_pool *pool, float upper) {
 
 /* The bits of rows that are there and not hidden. */
 static uint32_t visible(const uint64_t *hidden, uint32_t first_row, uint32_t row_count) {
-    uint32_t mask =
-        row_count < VEXI_CODE_BLOCK_ROWS ? ((uint32_t)1 << row_count) - 1 : UINT32_MAX;
+    uint32_t mask = row_count < VEXI_CODE_BLOCK_ROWS ? ((uint32_t)1 << row_count) - 1 : UINT32_MAX;
     if (hidden == NULL) {
         return mask;
     }
@@ -116,9 +118,9 @@ typedef struct list_scan {
     const vexi_code_list *list;
     vexi_code_pool *pool;
     float offset;
-    float base; /* of one-bit bounds */
+    float base;  /* of one-bit bounds */
     float slack; /* times a record's |scale|: the error of its estimate */
-    bool lost;  /* numbers out of range: every row survives */
+    bool lost;   /* numbers out of range: every row survives */
 } list_scan;
 
 static void push(vexi_code_pool *pool, float bound, float estimate, uint32_t row) {
@@ -212,23 +214,16 @@ static void scan_chunk(const list_scan *scan, uint32_t first_block, uint32_t blo
     }
 }
 
-static float bound_error(const vexi_code_query *query, float error, float distance,
-                         float rounding) {
-    float own = query->epsilon * error * distance;
-    return sqrtf(own * own + rounding * rounding);
-}
-
 void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, float center_square,
                     const uint64_t *hidden, vexi_code_pool *pool) {
-    float distance = sqrtf(center_square);
     list_scan scan = {
         .kernels = vexi_kernels_get(),
         .query = query,
         .list = list,
         .pool = pool,
         .offset = vexi_code_query_offset(query, center_square),
-        .base = query->base + bound_error(query, list->error, distance, query->table_error),
-        .slack = bound_error(query, list->record_error, distance, query->level_error),
+        .base = query->base + vexi_code_query_slack(query, list->error, center_square, false),
+        .slack = vexi_code_query_slack(query, list->record_error, center_square, true),
     };
     scan.lost = !isfinite(scan.offset) || !isfinite(scan.base) || !isfinite(scan.slack);
     uint32_t block_count =
@@ -241,14 +236,7 @@ void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, fl
     pool->row_count += list->row_count;
 }
 
-static int by_estimate(const void *left, const void *right) {
-    const vexi_code_candidate *a = left, *b = right;
-    if (a->estimate != b->estimate) {
-        return a->estimate < b->estimate ? -1 : 1;
-    }
-    return a->row < b->row ? -1 : a->row > b->row;
-}
-
 void vexi_code_pool_sort(vexi_code_pool *pool) {
-    qsort(pool->items, pool->count, sizeof *pool->items, by_estimate);
+    drop_passed(pool);
+    vexi_code_sort(pool->items, pool->count, pool->count);
 }

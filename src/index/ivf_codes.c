@@ -83,8 +83,7 @@ vex_status vexi_ivf_codes_init(const vexi_env *env, const vexi_ivf *ivf, vex_met
     codes.origin = vexi_alloc_aligned(env, padded * sizeof *codes.origin);
     codes.errors = vexi_calloc(env, (size_t)list_count + 1, 2 * sizeof *codes.errors);
     codes.center_codes = vexi_alloc_aligned(env, center_size + 64);
-    codes.list_offset =
-        vexi_alloc_array(env, (size_t)list_count + 1, sizeof *codes.list_offset);
+    codes.list_offset = vexi_alloc_array(env, (size_t)list_count + 1, sizeof *codes.list_offset);
     centers = vexi_alloc_array(env, (size_t)list_count + 1, sizeof *centers);
     sums = vexi_calloc(env, dimension, sizeof *sums);
     scratch = vexi_alloc_aligned(env, (VEXI_CODE_SCRATCH(padded) + dimension) * sizeof *scratch);
@@ -141,8 +140,8 @@ static void encode_chunk(void *argument, size_t chunk) {
     vexi_ivf_codes *codes = job->codes;
     size_t first = chunk * CHUNK_LISTS, end = ivf->list_count;
     end = end - first < CHUNK_LISTS ? end : first + CHUNK_LISTS;
-    float *scratch = vexi_alloc_aligned(
-        job->env, VEXI_CODE_SCRATCH((size_t)codes->layout.padded) * sizeof *scratch);
+    float *scratch = vexi_alloc_aligned(job->env, VEXI_CODE_SCRATCH((size_t)codes->layout.padded) *
+                                                      sizeof *scratch);
     const float **rows = vexi_alloc_array(job->env, job->list_size_max, sizeof *rows);
     if (scratch == NULL || rows == NULL) {
         __atomic_store_n(&job->failed, true, __ATOMIC_RELAXED);

@@ -2,18 +2,21 @@
  *
  * The one-bit estimates of all centroids cost an eighth of their distances. The `wanted` best
  * estimates are compared exactly; the worst of these is a distance that the answer does not exceed,
- * so only centroids whose lower bound is below it are compared too. Few lists, or most of them, are
- * compared exactly at once.
+ * so of the others only centroids whose lower bound is below it are compared. Few lists, or most of
+ * them, are compared exactly at once.
  *
  * Order is that of the metric: the squared distance, or under inner product the dot product. Equal
  * keys go by number, so that the order does not depend on the path. */
 #include <math.h>
 #include <string.h>
 
+#include "index/code_internal.h"
 #include "index/ivf.h"
 
 #define EXACT_LISTS 64u
 #define BLOCK       VEXI_CODE_BLOCK_ROWS
+#define GROUP       16u /* lists whose least estimate is looked at first */
+#define BATCH       64u /* lists compared at a time */
 
 vex_status vexi_ivf_ranker_init(vexi_ivf_ranker *ranker, uint32_t list_count,
                                 const float *centroids, const uint8_t *center_codes,
@@ -24,121 +27,149 @@ vex_status vexi_ivf_ranker_init(vexi_ivf_ranker *ranker, uint32_t list_count,
                                 .center_error = center_error};
     VEX_TRY(vexi_code_pool_init(&ranker->pool, 0, INFINITY, arena, err));
     VEX_TRY(vexi_code_pool_reserve(&ranker->pool, list_count, arena, err));
-    size_t padded = ((size_t)list_count + BLOCK - 1) / BLOCK * BLOCK;
-    ranker->estimates = vexi_arena_alloc_aligned(arena, 64, (padded + BLOCK) * sizeof(float));
+    size_t padded = ((size_t)list_count + BLOCK) / BLOCK * BLOCK;
+    ranker->estimates = vexi_arena_alloc_aligned(arena, 64, padded * sizeof(float));
     return ranker->estimates == NULL ? vexi_no_memory(err, padded * sizeof(float)) : VEX_OK;
 }
 
-/* In the pool `bound` is the exact key and `estimate` the squared distance. */
-static void take_exact(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t list) {
+/* Compare lists exactly. In the pool `estimate` is the key and `bound` the squared distance. */
+static void compare(vexi_ivf_ranker *ranker, const vexi_code_query *query, const uint32_t *lists,
+                    uint32_t count) {
     const vexi_kernels *kernels = vexi_kernels_get();
     uint32_t dimension = query->layout.dimension;
-    const uint8_t *center = (const uint8_t *)(ranker->centroids + (size_t)list * dimension);
-    size_t stride = dimension * sizeof(float);
-    float square, key;
-    kernels->l2(query->values, center, stride, 1, dimension, &square);
-    key = square;
-    if (query->layout.metric == VEX_METRIC_IP) {
-        kernels->dot(query->values, center, stride, 1, dimension, &key);
-        key = 0.0f - key;
-    }
-    ranker->pool.items[ranker->pool.count++] = (vexi_code_candidate){
-        .bound = isnan(key) ? INFINITY : key, .estimate = square, .row = list};
-}
-
-static inline bool before(const vexi_code_candidate *a, const vexi_code_candidate *b) {
-    return a->bound != b->bound ? a->bound < b->bound : a->row < b->row;
-}
-
-static void swap(vexi_code_candidate *a, vexi_code_candidate *b) {
-    vexi_code_candidate kept = *a;
-    *a = *b;
-    *b = kept;
-}
-
-static void insertion_sort(vexi_code_candidate *items, uint32_t count) {
-    for (uint32_t i = 1; i < count; i++) {
-        vexi_code_candidate item = items[i];
-        uint32_t at = i;
-        for (; at > 0 && before(&item, &items[at - 1]); at--) {
-            items[at] = items[at - 1];
+    vexi_code_candidate *items = ranker->pool.items + ranker->pool.count;
+    ranker->pool.count += count;
+    for (uint32_t first = 0; first < count; first += BATCH) {
+        const uint8_t *rows[BATCH];
+        float squares[BATCH], dots[BATCH];
+        uint32_t batch = count - first < BATCH ? count - first : BATCH;
+        for (uint32_t i = 0; i < batch; i++) {
+            rows[i] = (const uint8_t *)(ranker->centroids + (size_t)lists[first + i] * dimension);
         }
-        items[at] = item;
+        kernels->l2_rows(query->values, rows, batch, dimension, squares);
+        if (query->layout.metric == VEX_METRIC_IP) {
+            kernels->dot_rows(query->values, rows, batch, dimension, dots);
+        }
+        for (uint32_t i = 0; i < batch; i++) {
+            float key = query->layout.metric == VEX_METRIC_IP ? 0.0f - dots[i] : squares[i];
+            items[first + i] = (vexi_code_candidate){.bound = squares[i],
+                                                     .estimate = isnan(key) ? INFINITY : key,
+                                                     .row = lists[first + i]};
+        }
     }
 }
 
-/* Order the items, as far as the first `wanted` are concerned: quicksort that leaves parts behind
- * them alone. Depth is bounded by going on with the larger part; the median of three keeps sorted
- * input from costing the square. */
-static void sort_first(vexi_code_candidate *items, uint32_t count, uint32_t wanted) {
-    struct {
-        uint32_t first, count;
-    } parts[40];
-    uint32_t depth = 0, first = 0;
-    for (;;) {
-        while (count > 16 && first < wanted) {
-            vexi_code_candidate *part = items + first;
-            uint32_t middle = count / 2;
-            if (before(&part[middle], &part[0])) {
-                swap(&part[middle], &part[0]);
-            }
-            if (before(&part[count - 1], &part[0])) {
-                swap(&part[count - 1], &part[0]);
-            }
-            if (before(&part[count - 1], &part[middle])) {
-                swap(&part[count - 1], &part[middle]);
-            }
-            vexi_code_candidate pivot = part[middle];
-            uint32_t i = 0, j = count - 1;
-            for (;;) {
-                while (before(&part[i], &pivot)) {
-                    i++;
-                }
-                while (before(&pivot, &part[j])) {
-                    j--;
-                }
-                if (i >= j) {
-                    break;
-                }
-                swap(&part[i++], &part[j--]);
-            }
-            /* 0 .. i - 1 are not after the pivot, i .. not before it. */
-            uint32_t left = i, right = count - i;
-            if (left < right) {
-                parts[depth].first = first, parts[depth++].count = left;
-                first += left;
-                count = right;
-            } else {
-                parts[depth].first = first + left, parts[depth++].count = right;
-                count = left;
-            }
-        }
-        if (first < wanted) {
-            insertion_sort(items + first, count);
-        }
-        if (depth == 0) {
-            return;
-        }
-        depth--;
-        first = parts[depth].first;
-        count = parts[depth].count;
+static float least_of(const float *values) {
+    float least[4];
+    for (uint32_t l = 0; l < 4; l++) {
+        float a = values[l] < values[l + 4] ? values[l] : values[l + 4];
+        float b = values[l + 8] < values[l + 12] ? values[l + 8] : values[l + 12];
+        least[l] = a < b ? a : b;
     }
+    float a = least[0] < least[1] ? least[0] : least[1];
+    float b = least[2] < least[3] ? least[2] : least[3];
+    return a < b ? a : b;
 }
 
-/* All estimates into ranker->estimates, those past the last list infinite. */
-static void estimate_all(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t padded) {
-    vexi_kernels_get()->estimate_codes(ranker->center_codes, padded / BLOCK, query->layout.padded,
-                                       query->table, query->unit, query->base, ranker->estimates);
+/* The wanted-th least of the estimates, padded with infinities to a multiple of GROUP. The least of
+ * a group stands for it at first: at least `wanted` lists are not above the wanted-th least of
+ * these, so that only the few below it need be ordered. */
+static float estimate_of(vexi_ivf_ranker *ranker, uint32_t padded, uint32_t wanted) {
+    vexi_code_candidate *items = ranker->pool.items;
+    const float *estimates = ranker->estimates;
+    uint32_t count = 0;
+    float most = INFINITY;
+    if (wanted <= ranker->list_count / GROUP) {
+        for (uint32_t i = 0; i < ranker->list_count; i += GROUP) {
+            items[count++] = (vexi_code_candidate){.estimate = least_of(estimates + i), .row = i};
+        }
+        vexi_code_sort(items, count, wanted);
+        most = items[wanted - 1].estimate;
+    }
+    count = 0;
+    for (uint32_t i = 0; i < padded; i += GROUP) {
+        if (least_of(estimates + i) > most) {
+            continue;
+        }
+        for (uint32_t j = i; j < i + GROUP && j < ranker->list_count; j++) {
+            if (estimates[j] <= most) {
+                items[count++] = (vexi_code_candidate){.estimate = estimates[j], .row = j};
+            }
+        }
+    }
+    vexi_code_sort(items, count, wanted);
+    return items[wanted - 1].estimate;
+}
+
+/* Compare the lists whose estimate or bound calls for it. `picks` has room for all lists. */
+static void compare_coded(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t wanted,
+                          float slack, uint32_t *picks) {
+    const vexi_code_layout *layout = &query->layout;
+    vexi_code_pool *pool = &ranker->pool;
+    float *estimates = ranker->estimates;
+    uint32_t padded = (ranker->list_count + BLOCK - 1) / BLOCK * BLOCK, count = 0;
+    vexi_kernels_get()->estimate_codes(ranker->center_codes, padded / BLOCK, layout->padded,
+                                       query->table, query->unit, query->base, estimates);
+    for (uint32_t i = 0; i < ranker->list_count; i++) {
+        /* What the codes cannot judge comes first. */
+        estimates[i] = isfinite(estimates[i]) ? estimates[i] : -INFINITY;
+    }
     for (uint32_t i = ranker->list_count; i < padded; i++) {
-        ranker->estimates[i] = INFINITY;
+        estimates[i] = INFINITY;
     }
+    float most = estimate_of(ranker, padded, wanted);
+    for (uint32_t i = 0; i < ranker->list_count; i++) {
+        if (estimates[i] <= most) {
+            picks[count++] = i;
+            estimates[i] = INFINITY;
+        }
+    }
+    pool->count = 0;
+    compare(ranker, query, picks, count);
+    float limit = -INFINITY;
+    for (uint32_t i = 0; i < count; i++) {
+        limit = pool->items[i].estimate > limit ? pool->items[i].estimate : limit;
+    }
+    /* Keys as the codes estimate them. */
+    limit = layout->metric == VEX_METRIC_COSINE ? 0.5f * limit : limit;
+    limit -= vexi_code_query_offset(query, query->origin_square);
+    count = 0;
+    for (uint32_t first = 0; first < padded; first += BLOCK) {
+        const uint8_t *scales = ranker->center_codes + first / BLOCK * layout->block_size +
+                                (size_t)layout->padded * 4 + BLOCK * sizeof(float);
+        for (uint32_t i = 0; i < BLOCK; i++) {
+            float scale;
+            memcpy(&scale, scales + i * sizeof scale, sizeof scale);
+            if (estimates[first + i] + scale * slack < limit) {
+                picks[count++] = first + i;
+            }
+        }
+    }
+    compare(ranker, query, picks, count);
 }
 
-/* The `wanted` best estimates, compared exactly. Returns the worst of their exact keys. A block's
- * least estimate stands for it at first: at least `wanted` estimates are not above the wanted-th
- * least of the blocks' minima, so the others need no look. */
-static float take_best(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t wanted) {
-    (void)query;
-    (void)wanted;
-    return ranker->pool.limit;
+uint32_t vexi_ivf_rank_coded(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t wanted,
+                             uint32_t *lists, float *squares) {
+    uint32_t list_count = ranker->list_count;
+    vexi_code_pool *pool = &ranker->pool;
+    wanted = wanted < list_count ? wanted : list_count;
+    pool->count = 0;
+    if (wanted == 0) {
+        return 0;
+    }
+    float slack = vexi_code_query_slack(query, ranker->center_error, query->origin_square, false);
+    if (list_count <= EXACT_LISTS || wanted > list_count / 2 || !isfinite(slack)) {
+        for (uint32_t i = 0; i < list_count; i++) {
+            lists[i] = i;
+        }
+        compare(ranker, query, lists, list_count);
+    } else {
+        compare_coded(ranker, query, wanted, slack, lists);
+    }
+    vexi_code_sort(pool->items, pool->count, wanted);
+    for (uint32_t i = 0; i < wanted; i++) {
+        lists[i] = pool->items[i].row;
+        squares[i] = pool->items[i].bound;
+    }
+    return wanted;
 }
