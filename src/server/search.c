@@ -61,6 +61,8 @@ static vex_status search(vexi_run *run, const search_query *queries, uint32_t co
     vex_search_options options = {.size = sizeof options,
                                   .k = first->k,
                                   .nprobe = first->nprobe,
+                                  .ef = first->ef,
+                                  .recall = first->recall,
                                   .exact = first->exact,
                                   .partial = first->partial};
     VEX_TRY(asked_columns(first, arena, &options.columns, &options.column_count, err));
