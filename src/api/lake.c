@@ -4,9 +4,7 @@
  * must outlive every Arrow result, so they live in a keeper that the handle and the results share
  * (query/keeper.h). Closing ends the engine and silences the log function, whose context the caller
  * may free then; threads and memory go with the last result. */
-#include <inttypes.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -131,22 +129,10 @@ static vex_status uri_parse(const char *uri, const char **path, vex_error *err) 
 
 /* ---- Open and close -------------------------------------------------------------------------- */
 
-/* Memory of the machine, or of the part of it that this process may use: the least limit of its
- * control group, where there is one. */
 static uint64_t machine_memory_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES);
     long page_size = sysconf(_SC_PAGESIZE);
-    uint64_t size =
-        pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 1024u * MEBIBYTE;
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
-    if (file != NULL) {
-        uint64_t limit = 0;
-        if (fscanf(file, "%" SCNu64, &limit) == 1 && limit > 0 && limit < size) {
-            size = limit; /* "max" is no number */
-        }
-        (void)fclose(file);
-    }
-    return size;
+    return pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 1024u * MEBIBYTE;
 }
 
 static vex_status config_from_options(const vex_lake_options *options, vexi_lake_config *out,
