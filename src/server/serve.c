@@ -191,6 +191,9 @@ static void on_turn_end(uv_check_t *check) {
     if (server->write_queues != NULL) {
         vexi_write_dispatch(server);
     }
+    if (server->searches != NULL) {
+        vexi_search_dispatch(server);
+    }
     vexi_server_drain_step(server);
 }
 
