@@ -142,9 +142,16 @@ static vex_status schema_check(const vexi_schema *schema, vex_error *err) {
         return vexi_fail(err, VEX_INVALID, "metric is %d, not one of vex_metric",
                          (int)schema->metric);
     }
-    if (schema->index > VEX_INDEX_IVF) {
+    if (schema->index > VEX_INDEX_HNSW) {
         return vexi_fail(err, VEX_INVALID, "index is %d, not one of vex_index_kind",
                          (int)schema->index);
+    }
+    if (!(schema->recall >= 0 && schema->recall <= 1)) {
+        return vexi_fail(err, VEX_INVALID, "recall is %g, not above 0 and at most 1",
+                         (double)schema->recall);
+    }
+    if (schema->bits != 0 && schema->bits != 1 && schema->bits != 4 && schema->bits != 8) {
+        return vexi_fail(err, VEX_INVALID, "bits is %u, not 1, 4 or 8", schema->bits);
     }
     if (schema->column_count > VEX_COLUMNS_MAX) {
         return vexi_fail(err, VEX_INVALID, "%u columns; at most %u are possible",
