@@ -38,7 +38,7 @@ SIFT_ROWS = 1_000_000
 
 SYN_ROWS = 10_000_000
 SYN_CHUNK = 500_000
-SYN_CLUSTERS = 8_000
+SYN_CLUSTERS = 12_000
 SYN_GROUPS = 60
 
 
@@ -192,7 +192,7 @@ class Clusters:
             g = group[c]
             axes = self.axes[c]
             self.centre[c] = group_centre[g] + generator.normal(0, 0.6, 14) @ group_basis[g]
-            length = 0.9 * np.arange(1, axes + 1) ** -0.3
+            length = 0.9 * np.arange(1, axes + 1) ** -0.2
             # Half of the axes are those of the group: clusters of a group run into each other.
             basis = generator.normal(0, 1, (axes, 128)).astype(np.float32)
             shared = min(axes // 2 + 1, 14)
@@ -202,7 +202,7 @@ class Clusters:
 
     def rows(self, generator, count):
         cluster = np.sort(generator.choice(SYN_CLUSTERS, count, p=self.weight))
-        rows = generator.normal(0, 0.08, (count, 128)).astype(np.float32)
+        rows = generator.standard_normal((count, 128), np.float32) * np.float32(0.12)
         begin = np.searchsorted(cluster, np.arange(SYN_CLUSTERS + 1))
         for c in range(SYN_CLUSTERS):
             first, last = begin[c], begin[c + 1]
