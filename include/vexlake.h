@@ -377,6 +377,16 @@ VEX_API VEX_MUST_USE vex_status vex_get(vex_lake *lake, vex_string collection,
                                         const vex_get_options *options, struct ArrowSchema *schema,
                                         struct ArrowArray *batch, vex_error *err);
 
+/* Fetch random rows, each live row as likely as any other: min(count, live rows) of them, none
+ * twice, in random order; the same for the same seed and rows. The batch is as of vex_get.
+ *
+ * VEX_INVALID    count is above 1,000,000.
+ * VEX_NOT_FOUND  no such collection or column. */
+VEX_API VEX_MUST_USE vex_status vex_sample(vex_lake *lake, vex_string collection, uint32_t count,
+                                           uint64_t seed, const vex_get_options *options,
+                                           struct ArrowSchema *schema, struct ArrowArray *batch,
+                                           vex_error *err);
+
 /* What one vex_search did, all queries together. */
 typedef struct vex_search_stats {
     uint64_t segment_count;     /* segments looked at                                             */

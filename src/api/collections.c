@@ -59,6 +59,8 @@ vex_status vex_collection_create(vex_lake *lake, vex_string name,
         .dimension = known.dimension,
         .metric = known.metric,
         .index = known.index,
+        .recall = known.recall,
+        .bits = known.bits,
         .column_count = known.column_count,
         .columns = columns,
     };

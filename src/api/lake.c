@@ -129,6 +129,12 @@ static vex_status uri_parse(const char *uri, const char **path, vex_error *err) 
 
 /* ---- Open and close -------------------------------------------------------------------------- */
 
+static uint64_t machine_memory_bytes(void) {
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long page_size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 1024u * MEBIBYTE;
+}
+
 static vex_status config_from_options(const vex_lake_options *options, vexi_lake_config *out,
                                       vex_error *err) {
     if (options->durability != VEX_DURABILITY_ALWAYS &&
@@ -149,6 +155,8 @@ static vex_status config_from_options(const vex_lake_options *options, vexi_lake
             options->flush_size_bytes != 0 ? options->flush_size_bytes : 64u * MEBIBYTE,
         .memory_limit_bytes =
             options->memory_limit_bytes != 0 ? options->memory_limit_bytes : 1024u * MEBIBYTE,
+        .graph_memory_bytes = options->graph_memory_bytes != 0 ? options->graph_memory_bytes
+                                                               : machine_memory_bytes() / 2,
         .segment_size_bytes = 64u * MEBIBYTE,
         .log_size_bytes = 64u * MEBIBYTE,
     };

@@ -49,6 +49,46 @@ vex_status vex_get(vex_lake *lake, vex_string collection, const vex_string *ids,
     return status;
 }
 
+/* ---- Sample ---------------------------------------------------------------------------------- */
+
+enum { SAMPLE_MAX = 1000000 };
+
+static vex_status sample_run(vex_lake *lake, vexi_table *table, uint32_t count, uint64_t seed,
+                             const vex_get_options *options, struct ArrowSchema *schema,
+                             struct ArrowArray *batch, vex_error *err) {
+    vexi_asked asked;
+    vexi_view *view;
+    VEX_TRY(vexi_asked_resolve(vexi_table_schema(table), options->columns, options->column_count,
+                               options->all_columns, &asked, err));
+    VEX_TRY(vexi_table_view(table, &view, err));
+    vex_status status = vexi_sample(lake->keeper, view, count, seed, &asked, schema, batch, err);
+    vexi_view_release(view);
+    return status;
+}
+
+vex_status vex_sample(vex_lake *lake, vex_string collection, uint32_t count, uint64_t seed,
+                      const vex_get_options *options, struct ArrowSchema *schema,
+                      struct ArrowArray *batch, vex_error *err) {
+    vex_get_options known;
+    vexi_table *table;
+    if (schema != NULL) {
+        *schema = (struct ArrowSchema){0};
+    }
+    if (batch == NULL) {
+        return vexi_fail(err, VEX_INVALID, "batch is NULL");
+    }
+    *batch = (struct ArrowArray){0};
+    if (count > SAMPLE_MAX) {
+        return vexi_fail(err, VEX_INVALID, "a sample of %u rows is more than %d", count,
+                         SAMPLE_MAX);
+    }
+    VEX_TRY(vexi_options_copy(options, "vex_get_options", &known, sizeof known, err));
+    VEX_TRY(vexi_api_table(lake, collection, &table, err));
+    vex_status status = sample_run(lake, table, count, seed, &known, schema, batch, err);
+    vexi_table_release(table);
+    return status;
+}
+
 /* ---- Search ---------------------------------------------------------------------------------- */
 
 static vex_status search_check(const vexi_schema *schema, const float *queries,

@@ -24,7 +24,7 @@ typedef struct fact {
     bool number;
 } fact;
 
-enum { FACT_COUNT = 15 };
+enum { FACT_COUNT = 21 };
 
 static void set_number(fact *f, const char *name, uint64_t number) {
     f->name = name;
@@ -52,11 +52,19 @@ static void collect_facts(const vex_collection_info *info, fact facts[FACT_COUNT
     set_number(&facts[9], "memtable_rows", info->memtable_row_count);
     set_number(&facts[10], "memtable_bytes", info->memtable_size_bytes);
     set_number(&facts[11], "damaged_segments", info->damaged_segment_count);
-    facts[12].name = "version";
-    facts[12].number = true;
-    (void)snprintf(facts[12].text, sizeof facts[12].text, "%" PRId64, info->version);
-    set_text(&facts[13], "uuid", info->uuid);
-    set_number(&facts[14], "columns", info->column_count);
+    set_number(&facts[12], "unindexed_segments", info->unindexed_segment_count);
+    set_number(&facts[13], "graphs", info->graph_count);
+    set_number(&facts[14], "graph_bytes", info->graph_size_bytes);
+    set_number(&facts[15], "missing_graphs", info->graph_missing_count);
+    facts[16].name = "recall";
+    facts[16].number = true;
+    (void)snprintf(facts[16].text, sizeof facts[16].text, "%.6g", (double)info->recall);
+    set_number(&facts[17], "bits", info->bits);
+    facts[18].name = "version";
+    facts[18].number = true;
+    (void)snprintf(facts[18].text, sizeof facts[18].text, "%" PRId64, info->version);
+    set_text(&facts[19], "uuid", info->uuid);
+    set_number(&facts[20], "columns", info->column_count);
 }
 
 static void print_json_name(vex_string name) {
@@ -89,20 +97,20 @@ static void print_json(vex_string name, const vex_collection_info *info,
 
 static void print_text(vex_string name, const vex_collection_info *info,
                        const fact facts[FACT_COUNT]) {
-    printf("%-17s", "name");
+    printf("%-20s", "name");
     vexi_cli_print_safe(name.data, name.size, stdout);
     putchar('\n');
     for (int i = 0; i < FACT_COUNT; i++) {
-        printf("%-17s%s\n", facts[i].name, facts[i].text);
+        printf("%-20s%s\n", facts[i].name, facts[i].text);
     }
     for (uint32_t i = 0; i < info->column_count; i++) {
         char type[32];
-        printf("  %-15s", vexi_cli_nth(VEXI_CLI_TYPES, (uint32_t)info->columns[i].type - 1, type));
+        printf("  %-18s", vexi_cli_nth(VEXI_CLI_TYPES, (uint32_t)info->columns[i].type - 1, type));
         vexi_cli_print_safe(info->columns[i].name, strlen(info->columns[i].name), stdout);
         putchar('\n');
     }
     if (info->last_error[0] != '\0') {
-        printf("%-17s", "last_error");
+        printf("%-20s", "last_error");
         vexi_cli_print_safe(info->last_error, strlen(info->last_error), stdout);
         putchar('\n');
     }
@@ -275,6 +283,8 @@ static int run_create(const vexi_cli_command *command, int argc, char **argv) {
     VEX_TRY_GOTO(
         status, done,
         vexi_cli_choice(&arguments, "index", VEXI_CLI_INDEXES, VEX_INDEX_AUTO, &index, &err));
+    VEX_TRY_GOTO(status, done, vexi_cli_recall(&arguments, &options.recall, &err));
+    VEX_TRY_GOTO(status, done, vexi_cli_bits(&arguments, &options.bits, &err));
     VEX_TRY_GOTO(
         status, done,
         read_columns(vexi_cli_value(&arguments, "columns"), columns, &options.column_count, &err));
@@ -291,6 +301,8 @@ static const vexi_cli_option create_options[] = {
     {"dim", 0, true, "N", "values per vector"},
     {"metric", 0, false, VEXI_CLI_METRICS, "how distance is measured; default: l2"},
     {"index", 0, false, VEXI_CLI_INDEXES, "how segments are searched; default: auto"},
+    {"recall", 0, false, "R", "share of the true neighbours that searches aim at; default: 0.95"},
+    {"bits", 0, false, "1|4|8", "bits a dimension of the codes that choose candidates; default: 4"},
     {"columns", 0, false, "NAME:TYPE,...",
      "typed columns; a type is one of int64, double, string, bool, timestamp"},
     {0},

@@ -46,6 +46,28 @@ vex_status vexi_cli_open(const vexi_cli_arguments *arguments, vexi_cli_access ac
     return vex_lake_open(vexi_cli_value(arguments, "lake"), &options, lake, err);
 }
 
+vex_status vexi_cli_recall(const vexi_cli_arguments *arguments, float *out, vex_error *err) {
+    *out = 0;
+    const char *text = vexi_cli_value(arguments, "recall");
+    if (text == NULL) {
+        return VEX_OK;
+    }
+    size_t size = strlen(text); /* the NUL behind it ends the number */
+    if (size == 0 || vexi_parse_float(text, size + 1, out) != size || !(*out > 0 && *out <= 1)) {
+        return vexi_fail(err, VEX_INVALID,
+                         "--recall is a number above 0 and at most 1, not '%.100s'", text);
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_cli_bits(const vexi_cli_arguments *arguments, uint32_t *out, vex_error *err) {
+    VEX_TRY(vexi_cli_number(arguments, "bits", 1, 8, 0, out, err));
+    if (*out != 0 && *out != 1 && *out != 4 && *out != 8) {
+        return vexi_fail(err, VEX_INVALID, "--bits is 1, 4 or 8, not %u", *out);
+    }
+    return VEX_OK;
+}
+
 int vexi_cli_end(const vexi_cli_command *command, vex_lake *lake, vex_status status,
                  vex_error *err) {
     bool opened = lake != NULL;

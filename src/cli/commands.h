@@ -15,6 +15,7 @@ extern const vexi_cli_command vexi_cli_verify;
 extern const vexi_cli_command vexi_cli_create;
 extern const vexi_cli_command vexi_cli_drop;
 extern const vexi_cli_command vexi_cli_flush;
+extern const vexi_cli_command vexi_cli_bench;
 
 /* Read the command's arguments. False: the program ends with *status, after help or a message. */
 bool vexi_cli_begin(const vexi_cli_command *command, int argc, char **argv,
@@ -37,9 +38,14 @@ vexi_cli_style vexi_cli_style_of(const vexi_cli_arguments *arguments);
 /* The collection that --in names, or `fallback` (may be NULL: all of them). */
 vex_string vexi_cli_collection(const vexi_cli_arguments *arguments, const char *fallback);
 
+/* --recall: above 0, at most 1; 0 if it is absent. */
+vex_status vexi_cli_recall(const vexi_cli_arguments *arguments, float *out, vex_error *err);
+/* --bits: 1, 4 or 8; 0 if it is absent. */
+vex_status vexi_cli_bits(const vexi_cli_arguments *arguments, uint32_t *out, vex_error *err);
+
 /* Texts of the enumerations, in their order, as options take them. */
 #define VEXI_CLI_METRICS "l2|cosine|ip"
-#define VEXI_CLI_INDEXES "auto|flat|ivf"
+#define VEXI_CLI_INDEXES "auto|flat|ivf|hnsw"
 #define VEXI_CLI_TYPES   "int64|double|string|bool|timestamp"
 /* The place-th of "a|b|c", copied. */
 const char *vexi_cli_nth(const char *choices, uint32_t place, char out[32]);

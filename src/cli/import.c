@@ -192,7 +192,7 @@ static int run_import(const vexi_cli_command *command, int argc, char **argv) {
     };
     vex_lake *lake = NULL;
     vex_error err;
-    uint32_t metric, index;
+    uint32_t metric, index, segment_mib;
     uint64_t row_count = 0;
     vex_status status;
     VEX_TRY_GOTO(
@@ -201,6 +201,11 @@ static int run_import(const vexi_cli_command *command, int argc, char **argv) {
     VEX_TRY_GOTO(
         status, done,
         vexi_cli_choice(&arguments, "index", VEXI_CLI_INDEXES, VEX_INDEX_AUTO, &index, &err));
+    VEX_TRY_GOTO(status, done, vexi_cli_recall(&arguments, &options.recall, &err));
+    VEX_TRY_GOTO(status, done, vexi_cli_bits(&arguments, &options.bits, &err));
+    VEX_TRY_GOTO(status, done,
+                 vexi_cli_number(&arguments, "segment-size", 1, 16384, 0, &segment_mib, &err));
+    options.segment_size_bytes = (uint64_t)segment_mib << 20;
     options.metric = (vex_metric)metric;
     options.index = (vex_index_kind)index;
     VEX_TRY_GOTO(status, done, watcher_start(&w, &err));
@@ -230,6 +235,11 @@ static const vexi_cli_option options[] = {
     {"ids", 0, false, "FILE", "npy, fvecs, bvecs: a text file with an id per line"},
     {"metric", 0, false, VEXI_CLI_METRICS, "metric of a collection that is made; default: l2"},
     {"index", 0, false, VEXI_CLI_INDEXES, "index of a collection that is made; default: auto"},
+    {"recall", 0, false, "R", "recall of a collection that is made; default: 0.95"},
+    {"bits", 0, false, "1|4|8", "bits of the codes of a collection that is made; default: 4"},
+    {"segment-size", 0, false, "MIB",
+     "vectors of one segment; default: 64. Larger ones are searched faster; importing takes "
+     "several times as much memory"},
     {0},
 };
 

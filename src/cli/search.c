@@ -27,10 +27,12 @@ static vex_status read_columns(const char *text, vex_string columns[ASKED_MAX], 
 
 static void print_stats(const vex_search_stats *stats) {
     fprintf(stderr,
-            "segments %" PRIu64 " (%" PRIu64 " by index, %" PRIu64 " left out), lists %" PRIu64
-            ", vectors %" PRIu64 ", pages %" PRIu64 " (%" PRIu64 " bytes)\n",
-            stats->segment_count, stats->segment_ivf_count, stats->segment_skip_count,
-            stats->list_count, stats->row_count, stats->page_count, stats->read_bytes);
+            "segments %" PRIu64 " (%" PRIu64 " by lists, %" PRIu64 " by graph, %" PRIu64
+            " left out), lists %" PRIu64 ", hops %" PRIu64 ", codes %" PRIu64 ", vectors %" PRIu64
+            ", pages %" PRIu64 " (%" PRIu64 " bytes)\n",
+            stats->segment_count, stats->segment_ivf_count, stats->segment_graph_count,
+            stats->segment_skip_count, stats->list_count, stats->hop_count, stats->code_count,
+            stats->row_count, stats->page_count, stats->read_bytes);
 }
 
 /* Fill `options` and the query from the arguments. */
@@ -49,7 +51,9 @@ static vex_status read_query(const vexi_cli_arguments *arguments, vex_search_opt
         VEX_TRY(vexi_cli_read_vector(text, VEX_DIMENSION_MAX, vector, dimension, err));
     }
     VEX_TRY(vexi_cli_number(arguments, "count", 1, VEX_K_MAX, 10, &options->k, err));
+    VEX_TRY(vexi_cli_recall(arguments, &options->recall, err));
     VEX_TRY(vexi_cli_number(arguments, "nprobe", 1, UINT32_MAX, 0, &options->nprobe, err));
+    VEX_TRY(vexi_cli_number(arguments, "ef", 1, UINT32_MAX, 0, &options->ef, err));
     VEX_TRY(
         read_columns(vexi_cli_value(arguments, "columns"), columns, &options->column_count, err));
     options->columns = columns;
@@ -102,7 +106,9 @@ static const vexi_cli_option options[] = {
     {"id", 0, false, "ID", "instead: the vector of this row"},
     {"count", 'k', false, "N", "how many rows; default 10"},
     {"columns", 0, false, "A,B", "columns to print behind id and distance"},
-    {"nprobe", 0, false, "N", "posting lists to look at in each segment"},
+    {"recall", 0, false, "R", "share of the true neighbours to aim at; default: the collection's"},
+    {"nprobe", 0, false, "N", "posting lists to look at in each segment, instead of --recall"},
+    {"ef", 0, false, "N", "beam in segments with a graph, instead of --recall"},
     {"exact", 0, false, NULL, "compare every row"},
     {"partial", 0, false, NULL, "leave out damaged segments instead of failing"},
     {"json", 0, false, NULL, "print a JSON object per row"},

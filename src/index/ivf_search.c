@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "index/ivf.h"
+#include "index/ivf_internal.h"
 
 #define FLAT_ROWS       4000u /* at 384 dimensions, compared in under a millisecond */
 #define LIST_COUNT_MAX  65536u
@@ -116,24 +116,35 @@ static void heap_sort(const float *keys, uint32_t count, uint32_t *lists) {
     }
 }
 
-void vexi_ivf_rank(const vexi_query *query, const float *centroids, uint32_t list_count,
-                   uint32_t *lists, float *scratch) {
+void vexi_ivf_sort_lists(float *scores, uint32_t list_count, uint32_t *lists) {
+    for (uint32_t i = 0; i < list_count; i++) {
+        uint32_t key = sort_key(scores[i]);
+        memcpy(&scores[i], &key, sizeof key);
+    }
+    if (list_count <= RADIX_COUNT_MAX) {
+        radix_sort(scores, list_count, lists);
+    } else {
+        heap_sort(scores, list_count, lists);
+    }
+}
+
+void vexi_ivf_score(const vexi_query *query, const float *centroids, uint32_t list_count,
+                    float *scores) {
     const vexi_kernels *kernels = vexi_kernels_get();
     const uint8_t *rows = (const uint8_t *)centroids;
     size_t stride = query->dimension * sizeof *centroids;
-    bool by_dot = query->metric != VEX_METRIC_L2;
-    if (by_dot) {
-        kernels->dot(query->values, rows, stride, list_count, query->dimension, scratch);
-    } else {
-        kernels->l2(query->values, rows, stride, list_count, query->dimension, scratch);
+    if (query->metric == VEX_METRIC_L2) {
+        kernels->l2(query->values, rows, stride, list_count, query->dimension, scores);
+        return;
     }
+    kernels->dot(query->values, rows, stride, list_count, query->dimension, scores);
     for (uint32_t i = 0; i < list_count; i++) {
-        uint32_t key = sort_key(by_dot ? 0.0f - scratch[i] : scratch[i]);
-        memcpy(&scratch[i], &key, sizeof key);
+        scores[i] = 0.0f - scores[i];
     }
-    if (list_count <= RADIX_COUNT_MAX) {
-        radix_sort(scratch, list_count, lists);
-    } else {
-        heap_sort(scratch, list_count, lists);
-    }
+}
+
+void vexi_ivf_rank(const vexi_query *query, const float *centroids, uint32_t list_count,
+                   uint32_t *lists, float *scratch) {
+    vexi_ivf_score(query, centroids, list_count, scratch);
+    vexi_ivf_sort_lists(scratch, list_count, lists);
 }

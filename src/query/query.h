@@ -90,4 +90,9 @@ vex_status vexi_get_from_memory(vexi_keeper *keeper, const vexi_memory_view *vie
                                 struct ArrowSchema *schema, struct ArrowArray *batch, bool *known,
                                 vex_error *err);
 
+/* See vex_sample. schema may be NULL. */
+vex_status vexi_sample(vexi_keeper *keeper, vexi_view *view, size_t count, uint64_t seed,
+                       const vexi_asked *asked, struct ArrowSchema *schema,
+                       struct ArrowArray *batch, vex_error *err);
+
 #endif

@@ -59,6 +59,29 @@ static vex_status parse_count(vex_string text, const char *name, int64_t least, 
     return VEX_OK;
 }
 
+/* Read a recall: above 0, at most 1. */
+static vex_status parse_recall(const vex_string *arguments, uint32_t count, uint32_t *i, float *out,
+                               vex_error *err) {
+    if (*i + 1 == count) {
+        return vexi_fail(err, VEX_INVALID, "RECALL needs a value");
+    }
+    vex_string text = arguments[++*i];
+    char copy[VEXI_NUMBER_SIZE_MAX + 1]; /* a number ends at the byte behind it */
+    float value = 0;
+    bool fits = text.size > 0 && text.size < sizeof copy;
+    if (fits) {
+        memcpy(copy, text.data, text.size);
+        copy[text.size] = ' ';
+    }
+    if (!fits || vexi_parse_float(copy, text.size + 1, &value) != text.size ||
+        !(value > 0 && value <= 1)) {
+        return vexi_fail(err, VEX_INVALID,
+                         "RECALL must be a number above 0 and at most 1, such as 0.95");
+    }
+    *out = value;
+    return VEX_OK;
+}
+
 static vex_status unknown_option(const char *command, vex_string option, vex_error *err) {
     char shown[65];
     size_t size = option.size < sizeof shown - 1 ? option.size : sizeof shown - 1;
@@ -174,6 +197,13 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
                 return vexi_fail(err, VEX_INVALID, "NPROBE needs a value");
             }
             VEX_TRY(parse_count(arguments[++i], "NPROBE", 1, 1000000, &out->nprobe, err));
+        } else if (vexi_word_is(arguments[i], "EF")) {
+            if (i + 1 == count) {
+                return vexi_fail(err, VEX_INVALID, "EF needs a value");
+            }
+            VEX_TRY(parse_count(arguments[++i], "EF", 1, 1000000, &out->ef, err));
+        } else if (vexi_word_is(arguments[i], "RECALL")) {
+            VEX_TRY(parse_recall(arguments, count, &i, &out->recall, err));
         } else if (vexi_word_is(arguments[i], "EXACT")) {
             out->exact = true;
         } else if (vexi_word_is(arguments[i], "PARTIAL")) {
@@ -227,7 +257,8 @@ bool vexi_get_same(const vexi_get_arguments *a, const vexi_get_arguments *b) {
 }
 
 bool vexi_search_same(const vexi_search_arguments *a, const vexi_search_arguments *b) {
-    return a->by_id == b->by_id && a->k == b->k && a->nprobe == b->nprobe && a->exact == b->exact &&
+    return a->by_id == b->by_id && a->k == b->k && a->nprobe == b->nprobe && a->ef == b->ef &&
+           !(a->recall < b->recall || a->recall > b->recall) && a->exact == b->exact &&
            a->partial == b->partial && a->with_vectors == b->with_vectors && a->raw == b->raw &&
            vexi_string_equal(a->collection, b->collection) &&
            same_columns(a->columns, a->column_count, b->columns, b->column_count);
@@ -281,11 +312,23 @@ vex_status vexi_parse_create(const vex_string *arguments, uint32_t count,
                 out->options.index = VEX_INDEX_AUTO;
             } else if (!last && vexi_word_is(arguments[i + 1], "IVF")) {
                 out->options.index = VEX_INDEX_IVF;
+            } else if (!last && vexi_word_is(arguments[i + 1], "HNSW")) {
+                out->options.index = VEX_INDEX_HNSW;
             } else if (!last && vexi_word_is(arguments[i + 1], "FLAT")) {
                 out->options.index = VEX_INDEX_FLAT;
             } else {
-                return vexi_fail(err, VEX_INVALID, "INDEX is one of auto, ivf, flat");
+                return vexi_fail(err, VEX_INVALID, "INDEX is one of auto, ivf, hnsw, flat");
             }
+            i++;
+        } else if (vexi_word_is(arguments[i], "RECALL")) {
+            VEX_TRY(parse_recall(arguments, count, &i, &out->options.recall, err));
+        } else if (vexi_word_is(arguments[i], "BITS")) {
+            uint32_t bits = 0;
+            if (last || parse_count(arguments[i + 1], "BITS", 1, 8, &bits, NULL) != VEX_OK ||
+                (bits != 1 && bits != 4 && bits != 8)) {
+                return vexi_fail(err, VEX_INVALID, "BITS is one of 1, 4, 8");
+            }
+            out->options.bits = bits;
             i++;
         } else if (vexi_word_is(arguments[i], "COLUMNS")) {
             uint32_t left = count - i - 1;

@@ -45,8 +45,8 @@ typedef struct vexi_set_arguments {
 vex_status vexi_parse_set(const vex_string *arguments, uint32_t count, vexi_set_arguments *out,
                           vex_error *err);
 
-/* VSEARCH vector|ID id k [NPROBE n] [EXACT] [PARTIAL] [RETURN n column...] [WITHVECTORS] [RAW]
- * [IN c]
+/* VSEARCH vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [RETURN n column...]
+ * [WITHVECTORS] [RAW] [IN c]
  * Behind k there are only options, so IN may stand anywhere among them, not only last. */
 typedef struct vexi_search_arguments {
     vex_string collection;
@@ -55,6 +55,8 @@ typedef struct vexi_search_arguments {
     uint32_t column_count;
     uint32_t k;
     uint32_t nprobe; /* 0: not given */
+    uint32_t ef;     /* 0: not given */
+    float recall;    /* 0: not given */
     bool by_id;
     bool exact;
     bool partial;
@@ -70,7 +72,7 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
 bool vexi_get_same(const vexi_get_arguments *a, const vexi_get_arguments *b);
 bool vexi_search_same(const vexi_search_arguments *a, const vexi_search_arguments *b);
 
-/* VCREATE name DIM d [METRIC m] [INDEX i] [COLUMNS name type ...] */
+/* VCREATE name DIM d [METRIC m] [INDEX i] [RECALL r] [BITS b] [COLUMNS name type ...] */
 typedef struct vexi_create_arguments {
     vex_string name;
     vex_collection_options options;

@@ -121,6 +121,15 @@ TEST(searches) {
                {"[1] ten", "k is not a whole number"},
                {"[1] 5 NPROBE", "NPROBE needs a value"},
                {"[1] 5 NPROBE 0", "NPROBE must be"},
+               {"[1] 5 EF", "EF needs a value"},
+               {"[1] 5 EF 0", "EF must be"},
+               {"[1] 5 RECALL", "RECALL needs a value"},
+               {"[1] 5 RECALL 0", "RECALL must be"},
+               {"[1] 5 RECALL 1.01", "RECALL must be"},
+               {"[1] 5 RECALL -0.5", "RECALL must be"},
+               {"[1] 5 RECALL 0.9x", "RECALL must be"},
+               {"[1] 5 RECALL nan", "RECALL must be"},
+               {"[1] 5 RECALL 0.90000000000000000000000000000000000000000", "RECALL must be"},
                {"[1] 5 RETURN", "RETURN needs"},
                {"[1] 5 RETURN 2 a", "RETURN 2 is followed by 1"},
                {"[1] 5 RETURN 0", "must be from 1"},
@@ -137,9 +146,20 @@ TEST(searches) {
     CHECK_OK(vexi_parse_search(v.list, v.count, &a, &err));
     CHECK_OK(vexi_parse_search(w.list, w.count, &b, &err));
     CHECK(vexi_search_same(&a, &b));
-    w = split("[1,2] 6 RETURN 1 a");
+    static const char *const others[] = {"[1,2] 6 RETURN 1 a", "[1,2] 5 RETURN 1 a EF 100",
+                                         "[1,2] 5 RETURN 1 a RECALL 0.9",
+                                         "[1,2] 5 RETURN 1 a NPROBE 3"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        w = split(others[i]);
+        CHECK_OK(vexi_parse_search(w.list, w.count, &b, &err));
+        CHECK(!vexi_search_same(&a, &b));
+    }
+    w = split("[1,2] 5 EF 70 recall .875");
     CHECK_OK(vexi_parse_search(w.list, w.count, &b, &err));
-    CHECK(!vexi_search_same(&a, &b));
+    CHECK(b.ef == 70 && b.recall == 0.875f && b.nprobe == 0);
+    w = split("[1,2] 5 RECALL 1");
+    CHECK_OK(vexi_parse_search(w.list, w.count, &b, &err));
+    CHECK(b.recall == 1.0f);
 }
 
 TEST(creates) {
@@ -148,7 +168,11 @@ TEST(creates) {
     CHECK_OK(vexi_parse_create(w.list, w.count, &a, &err));
     CHECK(a.options.dimension == 3 && a.options.metric == VEX_METRIC_COSINE &&
           a.options.index == VEX_INDEX_FLAT && a.options.column_count == 2 &&
-          a.options.columns[1].type == VEX_TYPE_TIMESTAMP);
+          a.options.columns[1].type == VEX_TYPE_TIMESTAMP && a.options.bits == 0 &&
+          a.options.recall == 0.0f);
+    w = split("c DIM 3 INDEX HNSW RECALL 0.75 bits 8");
+    CHECK_OK(vexi_parse_create(w.list, w.count, &a, &err));
+    CHECK(a.options.index == VEX_INDEX_HNSW && a.options.recall == 0.75f && a.options.bits == 8);
     static const struct {
         const char *line;
         const char *says;
@@ -158,7 +182,10 @@ TEST(creates) {
                {"c DIM 4097", "DIM must be from 1 to 4096"},
                {"c DIM 3 METRIC", "METRIC is one of"},
                {"c DIM 3 METRIC l1", "METRIC is one of"},
-               {"c DIM 3 INDEX hnsw", "INDEX is one of"},
+               {"c DIM 3 INDEX tree", "INDEX is one of"},
+               {"c DIM 3 RECALL 2", "RECALL must be"},
+               {"c DIM 3 BITS", "BITS is one of 1, 4, 8"},
+               {"c DIM 3 BITS 5", "BITS is one of 1, 4, 8"},
                {"c DIM 3 COLUMNS", "COLUMNS needs"},
                {"c DIM 3 COLUMNS a", "COLUMNS needs"},
                {"c DIM 3 COLUMNS a int32", "a column's type"},

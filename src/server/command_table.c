@@ -5,14 +5,18 @@
 
 static const vexi_command table[] = {
     {"vsearch", -3, VEXI_KIND_SEARCH, NULL, false, "vector",
-     "vector|ID id k [NPROBE n] [EXACT] [PARTIAL] [RETURN n column ...] [WITHVECTORS] [RAW] "
-     "[IN collection]",
+     "vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [RETURN n column ...] "
+     "[WITHVECTORS] [RAW] [IN collection]",
      "Find the k nearest rows of a vector, or of a stored row (ID), itself included.",
      "An array of rows, nearest first; a row is `[id, distance]`, or `[id, distance, map]` with "
      "RETURN or WITHVECTORS. Fewer than k rows if the collection has fewer.",
      "Distance is squared L2, 1 - cosine, or -(inner product), by the collection's metric. k is 1 "
      "to 10,000.\n\n"
-     "- NPROBE n: posting lists to probe in each indexed segment. EXACT compares every row.\n"
+     "- RECALL r: the share of the true neighbours to aim at, such as 0.99; without it the "
+     "collection's. Each segment knows from its calibration how far to search for it. 1 is EXACT, "
+     "which compares every row.\n"
+     "- NPROBE n: posting lists to probe in each indexed segment, instead of RECALL; graphs are "
+     "not used then. EF n: beam of the search in segments with a graph, instead of RECALL.\n"
      "- PARTIAL: leave out segments that are damaged instead of failing.\n"
      "- RETURN n column ...: columns to fetch for each row: `vector`, `attributes`, `payload` or a "
      "typed column. WITHVECTORS adds `vector`. RAW gives vectors as float32 blobs."},
@@ -32,10 +36,18 @@ static const vexi_command table[] = {
     {"vdel", -2, VEXI_KIND_DELETE, NULL, false, "vector", "id [id ...] [IN collection]",
      "Delete rows by id, durably.", "How many were there, an integer.", NULL},
     {"vcreate", -4, VEXI_KIND_WRITE, vexi_command_vcreate, false, "collection",
-     "name DIM d [METRIC l2|cosine|ip] [INDEX auto|ivf|flat] [COLUMNS name type ...]",
+     "name DIM d [METRIC l2|cosine|ip] [INDEX auto|ivf|hnsw|flat] [RECALL r] [BITS 1|4|8] "
+     "[COLUMNS name type ...]",
      "Create a collection.", "`OK`",
-     "The metric is l2 by default, the index auto: IVF for segments that are large enough. Types "
-     "are int64, double, string, bool and timestamp. COLUMNS stands last."},
+     "The metric is l2 by default.\n\n"
+     "- INDEX: auto, the default, is IVF for segments that are large enough. hnsw adds a graph to "
+     "each such segment, built in the background and searched from memory: several times faster, "
+     "for several times the memory; IVF serves until it is there. flat compares every row.\n"
+     "- RECALL r: what searches without RECALL, NPROBE or EF aim at, 0.95 by default.\n"
+     "- BITS: bits a dimension of the codes by which candidates are chosen before vectors are "
+     "read; "
+     "4 by default. 8 reads fewer vectors, 1 keeps no such codes.\n"
+     "- COLUMNS: types are int64, double, string, bool and timestamp. Stands last."},
     {"vdrop", 2, VEXI_KIND_WRITE, vexi_command_vdrop, false, "collection", "name",
      "Drop a collection and all its rows.", "`OK`", NULL},
     {"vlist", 1, VEXI_KIND_READ, vexi_command_vlist, false, "collection", "",

@@ -1,5 +1,6 @@
 /* Commands about whole collections, on workers. */
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,7 +82,7 @@ void vexi_command_vinfo(vexi_call *call) {
         return;
     }
     static const char *const metrics[] = {"l2", "cosine", "ip"};
-    static const char *const indexes[] = {"auto", "flat", "ivf"};
+    static const char *const indexes[] = {"auto", "flat", "ivf", "hnsw"};
     vex_string name = call->argument_count == 2 ? call->arguments[1] : vexi_string_of("default");
     vex_collection_info info;
     vex_error err;
@@ -96,14 +97,17 @@ void vexi_command_vinfo(vexi_call *call) {
     }
     vexi_buffer *out = call->reply;
     /* Redis' names first, where they mean something here; then ours. */
-    vexi_resp_map(out, call->protocol, 19);
+    vexi_resp_map(out, call->protocol, 25);
     field_text(out, "quant-type", "f32");
     field_number(out, "vector-dim", info.dimension);
     field_number(out, "size", info.row_count);
     field_number(out, "projection-input-dim", 0);
     field_text(out, "vset-uid", info.uuid);
     field_text(out, "metric", info.metric <= VEX_METRIC_IP ? metrics[info.metric] : "unknown");
-    field_text(out, "index", info.index <= VEX_INDEX_IVF ? indexes[info.index] : "unknown");
+    field_text(out, "index", info.index <= VEX_INDEX_HNSW ? indexes[info.index] : "unknown");
+    vexi_resp_bulk_text(out, "recall");
+    vexi_resp_double(out, call->protocol, round((double)info.recall * 1e6) / 1e6);
+    field_number(out, "bits", info.bits);
     vexi_resp_bulk_text(out, "columns");
     vexi_resp_map(out, call->protocol, info.column_count);
     for (uint32_t i = 0; i < info.column_count; i++) {
@@ -117,6 +121,10 @@ void vexi_command_vinfo(vexi_call *call) {
     field_number(out, "parquet-bytes", info.segment_size_bytes);
     field_number(out, "index-bytes", info.index_size_bytes);
     field_number(out, "segments-damaged", info.damaged_segment_count);
+    field_number(out, "segments-unindexed", info.unindexed_segment_count);
+    field_number(out, "graphs", info.graph_count);
+    field_number(out, "graph-bytes", info.graph_size_bytes);
+    field_number(out, "graphs-missing", info.graph_missing_count);
     vexi_resp_bulk_text(out, "version");
     vexi_resp_integer(out, info.version);
     field_number(out, "flushes", info.flush_count);

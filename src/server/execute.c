@@ -15,9 +15,9 @@
 /* What one client may have under way side by side: a run weighs 1, a search more if its reply is
  * large, so that its replies do not pile up. */
 #define RUN_WEIGHT_MAX         16u
-#define SEARCHES_MERGED_MAX    64u
-#define ROWS_MERGED_MAX        100000u /* rows of merged searches */
-#define FULL_ROWS_MERGED_MAX   1000u   /* the same with columns */
+#define SEARCHES_MERGED_MAX    VEXI_SEARCHES_MERGED_MAX
+#define ROWS_MERGED_MAX        VEXI_ROWS_MERGED_MAX
+#define FULL_ROWS_MERGED_MAX   1000u /* the same with columns */
 #define WRITES_MERGED_MAX      1024u
 #define WRITE_BYTES_MERGED_MAX (16u << 20)
 #define SPARE_RUNS_MAX         1024u
@@ -325,9 +325,8 @@ static bool start_search(vexi_client *client, vexi_run *run) {
         }
     }
     start_run(client, run);
-    run->job.run = vexi_search_job;
     vexi_metric_add(&client->server->metrics.searches, run->count);
-    vexi_pool_submit(client->server->pool, VEXI_LANE_SEARCH, &run->job);
+    vexi_search_enqueue(client->server, run);
     return true;
 }
 

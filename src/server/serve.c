@@ -127,6 +127,7 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .flush_interval_ms = (uint32_t)settings->flush_interval_s * 1000,
                                 .flush_size_bytes = settings->flush_size_bytes,
                                 .memory_limit_bytes = settings->memory_bytes,
+                                .graph_memory_bytes = settings->graph_memory_bytes,
                                 .thread_count = (uint32_t)settings->thread_count,
                                 .log = vexi_log_engine,
                                 .log_context = &server->log};
@@ -189,6 +190,9 @@ static void on_turn_end(uv_check_t *check) {
     vexi_server *server = check->data;
     if (server->write_queues != NULL) {
         vexi_write_dispatch(server);
+    }
+    if (server->searches != NULL) {
+        vexi_search_dispatch(server);
     }
     vexi_server_drain_step(server);
 }

@@ -87,6 +87,8 @@ typedef struct vexi_request {
     uint32_t count;
 } vexi_request;
 
+#define VEXI_SEARCHES_MERGED_MAX 64u
+#define VEXI_ROWS_MERGED_MAX     100000u /* rows of merged searches */
 #define VEXI_BATCH_REQUESTS_MAX  1024u
 #define VEXI_BATCH_ARGUMENTS_MAX 65536u
 
@@ -107,7 +109,7 @@ typedef struct vexi_batch {
 struct vexi_run {
     vexi_job job;
     vexi_run *next;       /* the client's next run; in a write job, the next run of it */
-    vexi_run *queue_next; /* the write queue's */
+    vexi_run *queue_next; /* in a queue of writes, or of the searches that one job answers */
     vexi_server *server;
     vexi_client *client; /* the loop's: not for workers */
     const vexi_batch *batch;
@@ -123,6 +125,7 @@ struct vexi_run {
     struct ArrowArray rows;
     uint64_t row_cost; /* of a get that is done: bytes of a reply for an id, roughly; 0: unknown */
     uint32_t weight;   /* of a read: its share of what one client may have under way */
+    uint64_t busy_ns;  /* of a search job's first run: what the worker took for all of it */
 };
 
 /* ---- Clients --------------------------------------------------------------------------------- */
@@ -234,6 +237,9 @@ struct vexi_server {
     uint8_t *spare_inputs; /* chained through their first bytes */
     uint32_t spare_input_count;
     vexi_write_queue *write_queues;
+    vexi_run *searches; /* begun in this turn, in order, by queue_next */
+    vexi_run *searches_last;
+    uint64_t search_ns; /* about what a search takes on a worker; 0: not known yet */
     /* Scratch of gets that are tried on the loop. */
     vex_string *get_ids;
     size_t get_id_capacity;
@@ -297,7 +303,9 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now);
 /* Bytes of a row's reply from which on a get is not tried on the loop. */
 #define VEXI_LOOP_ROW_COST_MAX (128u << 10)
 void vexi_get_job(vexi_job *job);
-void vexi_search_job(vexi_job *job);
+/* Add a run of searches to those of this turn; the turn's end makes jobs of them. */
+void vexi_search_enqueue(vexi_server *server, vexi_run *run);
+void vexi_search_dispatch(vexi_server *server);
 /* Tell in an error that a vector which begins like text was read as a blob. */
 void vexi_explain_blob(vex_error *err);
 

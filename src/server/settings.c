@@ -55,6 +55,9 @@ static const setting table[] = {
      "Age of the oldest new row at which a collection is flushed."},
     {"memory", SETTING_BYTES, AT(memory_bytes), "SIZE", "1gb", MIB, 1024 * GIB, NULL,
      "Memory for new rows of all collections; writes wait, then fail, above it."},
+    {"graph-memory", SETTING_BYTES, AT(graph_memory_bytes), "SIZE", "0", 0, 1024 * GIB, NULL,
+     "Memory for graphs (INDEX hnsw) of all collections; segments beyond it are searched by IVF. "
+     "0 means half of the machine's memory."},
     {"threads", SETTING_NUMBER, AT(thread_count), "N", "0", 0, 256, NULL,
      "Background threads of the engine; 0 means one per core."},
     {"search-threads", SETTING_NUMBER, AT(search_thread_count), "N", "4", 1, 64, NULL,

@@ -21,6 +21,7 @@ typedef struct vexi_settings {
     uint64_t flush_size_bytes;
     uint64_t flush_interval_s;
     uint64_t memory_bytes;
+    uint64_t graph_memory_bytes;
     uint64_t thread_count; /* 0: one per core */
     uint64_t search_thread_count;
     uint64_t client_max;

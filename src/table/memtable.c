@@ -5,8 +5,14 @@
 
 #include "base/checksum.h"
 
-/* Chunk c holds CHUNK_BASE << c rows, so row r is in chunk 63 - clz(r / CHUNK_BASE + 1). */
-enum { CHUNK_BASE = 16, CHUNK_COUNT = 26, SLOT_COUNT_MIN = 32 };
+#include "table/memtable_codes.h"
+
+enum {
+    CHUNK_BASE = MEMTABLE_CHUNK_BASE,
+    CHUNK_COUNT = MEMTABLE_CHUNK_COUNT,
+    SLOT_COUNT_MIN = 32,
+    CENTER_ROWS = 256 /* that make the centre of the codes where no segment has one */
+};
 
 typedef struct mem_row {
     vexi_row row; /* vector points into the vector chunk, NULL for a tombstone */
@@ -28,6 +34,8 @@ struct vexi_memtable {
     mem_row *rows[CHUNK_COUNT];
     float *vectors[CHUNK_COUNT];
     float *inverse_norms[CHUNK_COUNT]; /* cosine only */
+    memtable_codes codes;
+    uint64_t center_row; /* the first row that has a vector is not before it; the encoder's */
 
     pthread_rwlock_t lock; /* guards the id table */
     uint32_t *slots;       /* row + 1, 0 empty; open addressing, linear probing */
@@ -51,6 +59,7 @@ vex_status vexi_schema_box_create(const vexi_env *env, const vexi_schema *schema
     box->references = 1;
     box->env = env;
     box->schema = *schema;
+    vexi_rotation_init(&box->rotation, schema->dimension, schema->rotation_seed);
     vexi_schema_column *columns = (vexi_schema_column *)(box + 1);
     char *text = (char *)(columns + schema->column_count);
     for (uint32_t i = 0; i < schema->column_count; i++) {
@@ -177,24 +186,27 @@ void vexi_row_block_destroy(const vexi_env *env, vexi_row_block *block) {
 /* ---- Memtables --------------------------------------------------------------------------------
  */
 
-static uint32_t chunk_of(uint64_t row, uint64_t *offset) {
-    uint64_t scaled = row / CHUNK_BASE + 1;
-    uint32_t chunk = 63u - (uint32_t)__builtin_clzll(scaled);
-    *offset = row - (uint64_t)CHUNK_BASE * (((uint64_t)1 << chunk) - 1);
-    return chunk;
-}
-
 static mem_row *row_at(const vexi_memtable *memtable, uint64_t row) {
     uint64_t offset;
-    uint32_t chunk = chunk_of(row, &offset);
+    uint32_t chunk = memtable_chunk_of(row, &offset);
     return &memtable->rows[chunk][offset];
 }
 
-vex_status vexi_memtable_create(vexi_schema_box *schema, vexi_memtable **out, vex_error *err) {
+vex_status vexi_memtable_create(vexi_schema_box *schema, const float *center, float row_length,
+                                vexi_memtable **out, vex_error *err) {
     *out = NULL;
     vexi_memtable *memtable = vexi_calloc(schema->env, 1, sizeof *memtable);
     if (memtable == NULL) {
         return vexi_no_memory(err, sizeof *memtable);
+    }
+    const vexi_schema *columns = &schema->schema;
+    if (memtable_codes_pay(columns->index, columns->dimension)) {
+        vex_status status = memtable_codes_init(&memtable->codes, schema->env, &schema->rotation,
+                                                columns->metric, center, row_length, err);
+        if (status != VEX_OK) {
+            vexi_free(schema->env, memtable);
+            return status;
+        }
     }
     memtable->references = 1;
     memtable->env = schema->env;
@@ -225,6 +237,7 @@ void vexi_memtable_release(vexi_memtable *memtable) {
         memtable->blocks = next;
     }
     vexi_free(env, memtable->slots);
+    memtable_codes_deinit(&memtable->codes);
     vexi_schema_box_release(memtable->schema);
     pthread_rwlock_destroy(&memtable->lock);
     vexi_free(env, memtable);
@@ -275,7 +288,7 @@ vex_status vexi_memtable_reserve(vexi_memtable *memtable, uint64_t row_count, ve
     bool cosine = memtable->schema->schema.metric == VEX_METRIC_COSINE;
     while (memtable->capacity < row_count) {
         uint64_t offset;
-        uint32_t chunk = chunk_of(memtable->capacity, &offset);
+        uint32_t chunk = memtable_chunk_of(memtable->capacity, &offset);
         size_t rows = (size_t)CHUNK_BASE << chunk;
         size_t vector_size = (size_t)memtable->stride * sizeof(float);
         if (memtable->rows[chunk] == NULL) {
@@ -291,6 +304,7 @@ vex_status vexi_memtable_reserve(vexi_memtable *memtable, uint64_t row_count, ve
             (cosine && memtable->inverse_norms[chunk] == NULL)) {
             return vexi_no_memory(err, rows * vector_size);
         }
+        VEX_TRY(memtable_codes_reserve(&memtable->codes, chunk, err));
         memtable->capacity += rows;
     }
     return slots_reserve(memtable, row_count, err);
@@ -325,7 +339,7 @@ void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64
     VEX_ASSERT(count + block->count <= memtable->capacity);
     for (size_t i = 0; i < block->count; i++) {
         uint64_t offset;
-        uint32_t chunk = chunk_of(count + i, &offset);
+        uint32_t chunk = memtable_chunk_of(count + i, &offset);
         mem_row *target = &memtable->rows[chunk][offset];
         float *vector = memtable->vectors[chunk] + offset * memtable->stride;
         *target = (mem_row){.row = block->rows[i],
@@ -357,7 +371,8 @@ void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64
         }
     }
     pthread_rwlock_unlock(&memtable->lock);
-    size_t row_size = sizeof(mem_row) + (size_t)memtable->stride * sizeof(float) + 16;
+    size_t row_size = sizeof(mem_row) + (size_t)memtable->stride * sizeof(float) + 16 +
+                      memtable->codes.layout.block_size / VEXI_CODE_BLOCK_ROWS;
     __atomic_add_fetch(&memtable->size_bytes, block->size_bytes + block->count * row_size,
                        __ATOMIC_RELAXED);
     __atomic_store_n(&memtable->sequence, first_sequence + block->count - 1, __ATOMIC_RELAXED);
@@ -366,6 +381,72 @@ void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64
     block->next = memtable->blocks;
     memtable->blocks = block;
     __atomic_store_n(&memtable->count, count + block->count, __ATOMIC_RELEASE);
+}
+
+/* Mean of the first rows that are there. False: there are too few yet. */
+static bool center_fix(vexi_memtable *memtable, uint64_t count) {
+    const float *rows[CENTER_ROWS];
+    while (memtable->center_row < count &&
+           row_at(memtable, memtable->center_row)->row.vector == NULL) {
+        memtable->center_row++;
+    }
+    if (count - memtable->center_row < CENTER_ROWS) {
+        return false;
+    }
+    uint32_t used = 0;
+    for (uint64_t i = 0; i < CENTER_ROWS; i++) {
+        rows[used] = row_at(memtable, memtable->center_row + i)->row.vector;
+        used += rows[used] != NULL ? 1 : 0;
+    }
+    memtable_codes_center(&memtable->codes, rows, used);
+    return true;
+}
+
+void vexi_memtable_encode(vexi_memtable *memtable) {
+    memtable_codes *codes = &memtable->codes;
+    uint64_t count = vexi_memtable_count(memtable);
+    if (codes->rotation == NULL || (!codes->has_center && !center_fix(memtable, count))) {
+        return;
+    }
+    while (count - codes->row_count >= VEXI_CODE_BLOCK_ROWS) {
+        const float *rows[VEXI_CODE_BLOCK_ROWS];
+        uint64_t offset; /* a block lies within a chunk */
+        uint32_t chunk = memtable_chunk_of(codes->row_count, &offset);
+        for (uint32_t i = 0; i < VEXI_CODE_BLOCK_ROWS; i++) {
+            rows[i] = memtable->rows[chunk][offset + i].row.vector;
+        }
+        memtable_codes_encode(codes, rows);
+    }
+}
+
+void vexi_memtable_codes_of(const vexi_memtable *memtable, uint64_t row_count,
+                            vexi_memtable_codes *out) {
+    const memtable_codes *codes = &memtable->codes;
+    *out = (vexi_memtable_codes){.center = NULL};
+    uint64_t coded = __atomic_load_n(&codes->row_count, __ATOMIC_ACQUIRE);
+    uint64_t most = row_count - row_count % VEXI_CODE_BLOCK_ROWS;
+    coded = coded < most ? coded : most;
+    if (coded == 0) {
+        return;
+    }
+    out->center = codes->center;
+    out->origin = codes->origin;
+    out->row_length = codes->row_length;
+    out->row_count = coded;
+    out->bits = codes->layout.bits;
+    for (uint64_t row = 0; row < coded;) {
+        uint64_t offset;
+        uint32_t chunk = memtable_chunk_of(row, &offset);
+        uint64_t in_chunk = (uint64_t)CHUNK_BASE << chunk;
+        uint64_t rows = in_chunk < coded - row ? in_chunk : coded - row;
+        out->lists[out->list_count++] = (vexi_code_list){
+            .blocks = codes->blocks[chunk],
+            .row_count = (uint32_t)rows,
+            .first_row = (uint32_t)row,
+            .error = memtable_codes_error(codes, chunk),
+        };
+        row += rows;
+    }
 }
 
 uint64_t vexi_memtable_count(const vexi_memtable *memtable) {
@@ -419,7 +500,7 @@ size_t vexi_memtable_runs(const vexi_memtable *memtable, uint64_t first, uint64_
     size_t run_count = 0;
     while (count > 0) {
         uint64_t offset;
-        uint32_t chunk = chunk_of(first, &offset);
+        uint32_t chunk = memtable_chunk_of(first, &offset);
         uint64_t in_chunk = ((uint64_t)CHUNK_BASE << chunk) - offset;
         uint64_t rows = in_chunk < count ? in_chunk : count;
         const float *norms = memtable->inverse_norms[chunk];

@@ -12,13 +12,15 @@
 #ifndef VEXI_TABLE_MEMTABLE_H
 #define VEXI_TABLE_MEMTABLE_H
 
+#include "index/rotation.h"
 #include "table/table.h"
 
 /* A schema shared by a table, its memtables and views. */
 typedef struct vexi_schema_box {
     int references; /* atomic */
     const vexi_env *env;
-    vexi_schema schema; /* immutable; columns live in this allocation */
+    vexi_schema schema;     /* immutable; columns live in this allocation */
+    vexi_rotation rotation; /* of all codes of the collection; immutable */
 } vexi_schema_box;
 
 vex_status vexi_schema_box_create(const vexi_env *env, const vexi_schema *schema,
@@ -42,7 +44,10 @@ vex_status vexi_row_block_create(const vexi_env *env, const vexi_schema *schema,
 /* For a block that was not appended. NULL is fine. */
 void vexi_row_block_destroy(const vexi_env *env, vexi_row_block *block);
 
-vex_status vexi_memtable_create(vexi_schema_box *schema, vexi_memtable **out, vex_error *err);
+/* center, row_length: of its codes (dimension values, copied), or NULL: the mean of its first rows.
+ */
+vex_status vexi_memtable_create(vexi_schema_box *schema, const float *center, float row_length,
+                                vexi_memtable **out, vex_error *err);
 
 /* Make room for `row_count` rows in all. Not concurrent with append. */
 vex_status vexi_memtable_reserve(vexi_memtable *memtable, uint64_t row_count, vex_error *err);
@@ -50,6 +55,13 @@ vex_status vexi_memtable_reserve(vexi_memtable *memtable, uint64_t row_count, ve
 /* Append the block's rows (taken) with the sequence numbers first_sequence, + 1, ... One thread at
  * a time. Visible to readers when it returns. */
 void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64_t first_sequence);
+
+/* Encode the full blocks of rows that were appended since; about a microsecond a row, so no lock
+ * should be held. One thread at a time; reserve and reading may go on meanwhile. */
+void vexi_memtable_encode(vexi_memtable *memtable);
+/* See vexi_source_codes. */
+void vexi_memtable_codes_of(const vexi_memtable *memtable, uint64_t row_count,
+                            vexi_memtable_codes *out);
 
 uint64_t vexi_memtable_count(const vexi_memtable *memtable);
 size_t vexi_memtable_size_bytes(const vexi_memtable *memtable);

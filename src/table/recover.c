@@ -287,6 +287,7 @@ static vex_status replay_record(recovery *r, log_file *file, const vexi_wal_reco
     vex_status status = table_reserve(table, 1, err);
     if (status == VEX_OK) {
         table_append(table, block, record->sequence);
+        vexi_memtable_encode(table->active.memtable);
         if (vexi_memtable_size_bytes(table->active.memtable) >= r->lake->config.flush_size_bytes &&
             !r->lake->config.read_only) {
             status = table_seal(table, err);

@@ -31,6 +31,7 @@ void vexi_table_release(vexi_table *table) {
     pthread_mutex_destroy(&table->commit_lock);
     pthread_mutex_destroy(&table->view_lock);
     pthread_mutex_destroy(&table->state_lock);
+    vexi_free(env, table->center);
     vexi_free(env, table->name);
     vexi_free(env, table->folder);
     vexi_core *core = table->core;
@@ -147,7 +148,8 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
 
 static vex_status active_need(vexi_table *table, vex_error *err) {
     if (table->active.memtable == NULL) {
-        VEX_TRY(vexi_memtable_create(table->schema, &table->active.memtable, err));
+        VEX_TRY(vexi_memtable_create(table->schema, table->center, table->center_row_length,
+                                     &table->active.memtable, err));
         table->active.resolved = 0;
         table->active.hidden = NULL;
     }
@@ -172,7 +174,8 @@ vex_status table_seal(vexi_table *table, vex_error *err) {
                          table->name);
     }
     vexi_memtable *fresh;
-    VEX_TRY(vexi_memtable_create(table->schema, &fresh, err));
+    VEX_TRY(
+        vexi_memtable_create(table->schema, table->center, table->center_row_length, &fresh, err));
     vex_status status = vexi_memtable_reserve(fresh, table->reserved_rows, err);
     if (status != VEX_OK) {
         vexi_memtable_release(fresh);
@@ -277,6 +280,7 @@ static bool delete_hits(const vexi_table *table, const delete_findings *findings
 static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
     table_write *write = (table_write *)wal_write;
     vexi_table *table = write->table;
+    vexi_memtable *filled = NULL;
     pthread_mutex_lock(&table->state_lock);
     if (table->dropped) {
         /* Its log records name a metaData.id that no longer counts. */
@@ -288,10 +292,17 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
             write->findings->existed[i] =
                 delete_hits(table, write->findings, i, block->rows[i].id) ? 1 : 0;
         }
+        filled = table->active.memtable;
+        vexi_memtable_retain(filled);
         table_append(table, block, first_sequence);
         write->block = NULL;
     }
     pthread_mutex_unlock(&table->state_lock);
+    if (filled != NULL) {
+        /* Readers need not wait for the codes, nor other tables' lock; only this log group does. */
+        vexi_memtable_encode(filled);
+        vexi_memtable_release(filled);
+    }
 }
 
 /* A drop was answered with a failure: nothing is acknowledged before the log has told whether the

@@ -81,6 +81,10 @@ struct vexi_table {
     char last_error[256]; /* state lock                                                          */
     uint64_t changes;     /* grows with every change of the sources; state lock     */
     uint64_t segment_lists; /* grows with every change of `segments`; state lock                  */
+    float *center; /* of the codes of the next memtable: the mean of the newest coded segment; state
+                      lock; NULL: there is none */
+    float center_row_length;            /* state lock */
+    const vexi_segment *center_segment; /* whose it is, to compare only; commit lock */
 
     vexi_task flush_task;
 };
@@ -106,6 +110,12 @@ void table_note_error(vexi_table *table, const vex_error *error);
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
                          size_t flushed_count, int64_t version, vex_error *err);
 void table_drop_views(vexi_table *table);
+
+/* ---- center.c -------------------------------------------------------------------------------- */
+
+/* Follow a change of the segments with `table->center`. Without memory, or where the segment cannot
+ * be read, the old one stays. Commit lock. */
+void table_center_update(vexi_table *table);
 
 /* ---- delta_log.c, commit.c
  * -------------------------------------------------------------------------------- */

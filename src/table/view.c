@@ -357,6 +357,9 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
         table->cached = NULL;
     }
     pthread_mutex_unlock(&table->view_lock);
+    if (status == VEX_OK) {
+        table_center_update(table);
+    }
     for (size_t i = 0; i < flushed_count; i++) {
         __atomic_sub_fetch(&table->lake->memory_bytes, vexi_memtable_size_bytes(flushed[i]),
                            __ATOMIC_RELAXED);
@@ -480,6 +483,29 @@ vex_status vexi_source_cells(const vexi_source *source, const vexi_schema *schem
         }
     }
     return VEX_OK;
+}
+
+const vexi_rotation *vexi_view_rotation(const vexi_view *view) {
+    return &((const view_impl *)view)->schema->rotation;
+}
+
+void vexi_source_codes(const vexi_source *source, uint64_t row_count, vexi_memtable_codes *out) {
+    *out = (vexi_memtable_codes){.center = NULL};
+    if (source->memtable != NULL) {
+        vexi_memtable_codes_of(source->memtable,
+                               row_count < source->row_count ? row_count : source->row_count, out);
+    }
+}
+
+const vexi_graph_file *vexi_source_graph(const vexi_source *source) {
+    (void)source;
+    return NULL;
+}
+
+vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
+                             vexi_arena *arena, const uint8_t **out, vex_error *err) {
+    VEX_ASSERT(source->segment != NULL);
+    return vexi_segment_lists(source->segment, lists, list_count, arena, out, err);
 }
 
 const vexi_index_file *vexi_source_ivf(const vexi_source *source) {

@@ -207,7 +207,12 @@ def test_create_drop_flush(tmp_path):
     run("create", "--lake", lake, "--dim", 4, "two")
     assert "one" in run("create", "--lake", lake, "--dim", 3, "one", status=1).stderr
     assert [row["name"] for row in lines("info", "--lake", lake)] == ["one", "two"]
+    run("create", "--lake", lake, "--dim", 3, "--index", "hnsw", "--recall", "0.9", "--bits", 1, "tuned")
+    (tuned,) = lines("info", "--lake", lake, "--in", "tuned")
+    assert (tuned["index"], tuned["recall"], tuned["bits"], tuned["graphs"]) == ("hnsw", 0.9, 1, 0)
+    run("drop", "--lake", lake, "tuned")
     (one,) = lines("info", "--lake", lake, "--in", "one")
+    assert (one["recall"], one["bits"]) == (0.95, 4)
     assert (one["metric"], one["index"], one["dimension"]) == ("ip", "flat", 3)
     assert one["columns"] == {"a": "int64", "b": "timestamp"}
     run("flush", "--lake", lake)
@@ -215,6 +220,22 @@ def test_create_drop_flush(tmp_path):
     run("drop", "--lake", lake, "one")
     assert "one" in run("drop", "--lake", lake, "one", status=1).stderr
     assert [row["name"] for row in lines("info", "--lake", lake)] == ["two"]
+
+
+def test_bench_recall(sample):
+    settings = lines("bench", "recall", "--lake", sample, "--in", "packages", "--queries", 40)
+    assert [row["setting"] for row in settings][:2] == ["default", "recall 0.8"]
+    exact = settings[-1]
+    assert exact["setting"] == "exact" and exact["recall"] == 1 and exact["vectors"] == 3500
+    for row in settings:
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"] and row["queries"] == 40 and row["k"] == 10
+        assert row["recall"] > 0.75
+    one = lines("bench", "recall", "--lake", sample, "--in", "packages", "--queries", 10, "--recall", "0.9", "-k", 3)
+    assert [row["setting"] for row in one] == ["recall 0.9", "exact"] and one[0]["k"] == 3
+    table = run("bench", "recall", "--lake", sample, "--in", "packages", "--queries", 10, "--nprobe", 2).stdout
+    assert table.splitlines()[0].startswith("3500 rows of dimension 384 in 1 segment")
+    assert "recall" in run("bench", "speed", "--lake", sample, status=2).stderr
+    assert "nowhere" in run("bench", "recall", "--lake", sample, "--in", "nowhere", status=1).stderr
 
 
 def check_vectors(lake, name, wanted):

@@ -16,6 +16,12 @@ def test_life_of_a_collection(client):
     assert info["quant-type"] == b"f32" and info["vector-dim"] == 3 and info["size"] == 0
     assert info["metric"] == b"cosine" and info["index"] == b"flat"
     assert as_map(info["columns"]) == {"year": b"int64"}
+    assert float(info["recall"]) == 0.95 and info["bits"] == 4
+    call("VCREATE", "tuned", "DIM", 3, "INDEX", "hnsw", "RECALL", "0.99", "BITS", 8)
+    tuned = as_map(call("VINFO", "tuned"))
+    assert (tuned["index"], float(tuned["recall"]), tuned["bits"]) == (b"hnsw", 0.99, 8)
+    assert (tuned["graphs"], tuned["graphs-missing"], tuned["graph-bytes"]) == (0, 0, 0)
+    call("VDROP", "tuned")
     call("VCREATE", "b", "DIM", 2)
     assert call("VLIST") == [b"b", b"c"]
     assert call("VDROP", "c") == b"OK"

@@ -1,0 +1,360 @@
+/* The sample of a calibration: queries made from a segment's own rows, and their exact answers.
+ *
+ * Half of the queries are rows, each excluded from its own answer together with all rows equal to
+ * it (an equal row would be found at once and say nothing about queries that are not in the
+ * segment; only where there are not enough others do equal rows count). The other half are rows
+ * moved away: see perturb().
+ *
+ * Answers come from blocked matrix products: a block of queries against a chunk of rows that is
+ * gathered, scaled (cosine) or moved by the rows' mean (squared distances: large common offsets
+ * would drown |x|^2 - 2 q.x) at a time, and a heap per query behind a filter; the k found so are
+ * compared anew, exactly. The number of queries follows from the cost of a query: rows x dimension.
+ *
+ * Deterministic for a seed: each block of queries sees all rows in order, whoever does it. */
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "index/calibration.h"
+#include "index/flat.h"
+#include "index/kmeans.h"
+
+#define ANSWERS_MAX   1000u
+#define BLOCK_QUERIES 48u
+#define CHUNK_VALUES  65536u
+#define CHUNK_ROWS    512u
+#define FILTER_ROWS   32u
+#define MEAN_ROWS     1024u
+/* Queries in all: as many as QUERY_COST multiplications allow, within bounds. A 2-core AVX2 machine
+ * does about 35 of these a nanosecond and core. */
+#define QUERIES_MIN 192u
+#define QUERIES_MAX 960u
+#define QUERY_COST  128e9
+
+typedef struct source {
+    const float *const *rows;
+    uint32_t row_count;
+    uint32_t dimension;
+    vex_metric metric;
+    const float *middle; /* taken off rows and queries; NULL: none */
+} source;
+
+/* Row i as it is compared. */
+static void take_row(const source *from, const float *row, float *out) {
+    uint32_t dimension = from->dimension;
+    if (from->middle != NULL) {
+        for (size_t j = 0; j < dimension; j++) {
+            out[j] = row[j] - from->middle[j];
+        }
+    } else if (from->metric == VEX_METRIC_COSINE) {
+        float square;
+        vexi_kernels_get()->norm((const uint8_t *)row, 0, 1, dimension, &square);
+        float scale = square > 0 ? 1.0f / sqrtf(square) : 0.0f;
+        for (size_t j = 0; j < dimension; j++) {
+            out[j] = row[j] * scale;
+        }
+    } else {
+        memcpy(out, row, dimension * sizeof *out);
+    }
+}
+
+/* ---- Exact answers --------------------------------------------------------------------------- */
+
+typedef struct answering {
+    const vexi_env *env;
+    const source *from;
+    const float *queries; /* query_count x dimension, as compared */
+    uint32_t query_count;
+    const uint32_t *excluded;
+    uint32_t k;
+    uint32_t *answers;
+    float *distances;
+    atomic_bool failed;
+} answering;
+
+typedef struct block_scratch {
+    float *rows;     /* CHUNK_ROWS x dimension at most */
+    float *products; /* BLOCK_QUERIES x chunk */
+    float *bias;
+    float *query; /* one, padded */
+    vexi_topk topk[BLOCK_QUERIES];
+} block_scratch;
+
+static uint32_t chunk_rows_for(uint32_t dimension) {
+    uint32_t rows = CHUNK_VALUES / dimension;
+    return rows < FILTER_ROWS ? FILTER_ROWS : rows > CHUNK_ROWS ? CHUNK_ROWS : rows;
+}
+
+/* Offer the rows `first` .. + count of a chunk to one query's heap. */
+static void offer(const answering *job, uint32_t number, vexi_topk *topk,
+                  const block_scratch *scratch, const float *products, uint32_t count,
+                  uint32_t first) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    uint32_t dimension = job->from->dimension;
+    const float *query = job->queries + (size_t)number * dimension;
+    for (uint32_t i = 0; i < count; i += FILTER_ROWS) {
+        uint32_t part = count - i < FILTER_ROWS ? count - i : FILTER_ROWS;
+        float best = topk->threshold;
+        uint32_t index = 0;
+        if (topk->count == topk->capacity) {
+            kernels->least(scratch->bias + i, products + i, part, &best, &index);
+            if (best == topk->threshold) {
+                continue;
+            }
+        }
+        for (uint32_t j = i; j < i + part; j++) {
+            float key = scratch->bias[j] - products[j];
+            bool enters = topk->count < topk->capacity || key < topk->threshold;
+            if (enters && first + j != job->excluded[number]) {
+                const float *row = scratch->rows + (size_t)j * dimension;
+                bool same = memcmp(query, row, dimension * sizeof *row) == 0;
+                vexi_topk_push(topk, same ? INFINITY : key, 0, first + j);
+            }
+        }
+    }
+}
+
+/* The metric's distance from products alone would carry their rounding: compare anew. */
+static void finish(const answering *job, uint32_t number, vexi_topk *found,
+                   const block_scratch *scratch) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    uint32_t dimension = job->from->dimension;
+    memcpy(scratch->query, job->queries + (size_t)number * dimension,
+           dimension * sizeof *scratch->query);
+    for (uint32_t i = 0; i < found->count; i++) {
+        vexi_candidate *item = &found->items[i];
+        take_row(job->from, job->from->rows[item->row], scratch->rows);
+        const uint8_t *row = (const uint8_t *)scratch->rows;
+        if (job->from->metric == VEX_METRIC_L2) {
+            kernels->l2(scratch->query, row, 0, 1, dimension, &item->distance);
+        } else {
+            kernels->dot(scratch->query, row, 0, 1, dimension, &item->distance);
+            item->distance = job->from->metric == VEX_METRIC_COSINE ? 1.0f - item->distance
+                                                                    : 0.0f - item->distance;
+        }
+        item->distance = isnan(item->distance) ? INFINITY : item->distance;
+    }
+    /* A heap again, by the new distances. */
+    uint32_t count = found->count;
+    found->count = 0;
+    found->threshold = INFINITY;
+    for (uint32_t i = 0; i < count; i++) {
+        vexi_candidate item = found->items[i];
+        vexi_topk_push(found, item.distance, 0, item.row);
+    }
+    vexi_topk_sort(found);
+    for (uint32_t i = 0; i < count; i++) {
+        job->answers[(size_t)number * job->k + i] = (uint32_t)found->items[i].row;
+        job->distances[(size_t)number * job->k + i] = found->items[i].distance;
+    }
+}
+
+static vex_status block_init(block_scratch *scratch, const answering *job, vexi_arena *arena) {
+    uint32_t dimension = job->from->dimension, chunk = chunk_rows_for(dimension);
+    size_t padded = ((size_t)dimension + 15) / 16 * 16;
+    vex_error err;
+    scratch->rows = vexi_arena_array(arena, (size_t)chunk * dimension, sizeof *scratch->rows);
+    scratch->products = vexi_arena_array(arena, BLOCK_QUERIES * chunk, sizeof *scratch->products);
+    scratch->bias = vexi_arena_array(arena, chunk, sizeof *scratch->bias);
+    scratch->query = vexi_arena_alloc_aligned(arena, 64, padded * sizeof *scratch->query);
+    if (scratch->rows == NULL || scratch->products == NULL || scratch->bias == NULL ||
+        scratch->query == NULL) {
+        return VEX_MEMORY;
+    }
+    memset(scratch->query, 0, padded * sizeof *scratch->query);
+    for (uint32_t i = 0; i < BLOCK_QUERIES; i++) {
+        VEX_TRY(vexi_topk_init(&scratch->topk[i], job->k, arena, &err));
+    }
+    return VEX_OK;
+}
+
+static void answer_block(void *argument, size_t block) {
+    answering *job = argument;
+    const vexi_kernels *kernels = vexi_kernels_get();
+    const source *from = job->from;
+    uint32_t dimension = from->dimension, chunk = chunk_rows_for(dimension);
+    uint32_t begin = (uint32_t)block * BLOCK_QUERIES;
+    uint32_t count = job->query_count - begin;
+    count = count < BLOCK_QUERIES ? count : BLOCK_QUERIES;
+    const float *queries = job->queries + (size_t)begin * dimension;
+    vexi_arena arena;
+    vexi_arena_init(&arena, job->env);
+    block_scratch scratch;
+    if (block_init(&scratch, job, &arena) != VEX_OK) {
+        atomic_store(&job->failed, true);
+        vexi_arena_deinit(&arena);
+        return;
+    }
+    for (uint32_t first = 0; first < from->row_count; first += chunk) {
+        uint32_t rows = from->row_count - first;
+        rows = rows < chunk ? rows : chunk;
+        for (uint32_t i = 0; i < rows; i++) {
+            take_row(from, from->rows[first + i], scratch.rows + (size_t)i * dimension);
+        }
+        memset(scratch.bias, 0, rows * sizeof *scratch.bias);
+        if (from->metric == VEX_METRIC_L2) {
+            kernels->norm((const uint8_t *)scratch.rows, dimension * sizeof(float), rows, dimension,
+                          scratch.bias);
+            for (uint32_t i = 0; i < rows; i++) {
+                scratch.bias[i] *= 0.5f;
+            }
+        }
+        kernels->dot_matrix(queries, count, scratch.rows, rows, dimension, scratch.products, rows);
+        for (uint32_t q = 0; q < count; q++) {
+            offer(job, begin + q, &scratch.topk[q], &scratch, scratch.products + (size_t)q * rows,
+                  rows, first);
+        }
+    }
+    for (uint32_t q = 0; q < count; q++) {
+        finish(job, begin + q, &scratch.topk[q], &scratch);
+    }
+    vexi_arena_deinit(&arena);
+}
+
+/* ---- Queries --------------------------------------------------------------------------------- */
+
+/* Two numbers of the standard normal distribution (Box & Muller 1958). */
+static void normal_pair(uint64_t *random, float out[2]) {
+    double u = ((double)(vexi_kmeans_random(random) >> 11) + 0.5) * 0x1p-53;
+    double v = (double)(vexi_kmeans_random(random) >> 11) * 0x1p-53;
+    double length = sqrt(-2.0 * log(u)), angle = 6.283185307179586 * v;
+    out[0] = (float)(length * cos(angle));
+    out[1] = (float)(length * sin(angle));
+}
+
+/* A query near `row`: moved in a random direction by half of the distance to its nearest row. */
+static void perturb(const source *from, const float *row, float nearest, uint64_t *random,
+                    float *out) {
+    uint32_t dimension = from->dimension;
+    float scale = 0.5f * nearest / sqrtf((float)dimension);
+    float pair[2] = {0, 0};
+    for (uint32_t j = 0; j < dimension; j++) {
+        if (j % 2 == 0) {
+            normal_pair(random, pair);
+        }
+        out[j] = row[j] + scale * pair[j % 2];
+    }
+    if (from->metric == VEX_METRIC_COSINE) {
+        float square;
+        vexi_kernels_get()->norm((const uint8_t *)out, 0, 1, dimension, &square);
+        float inverse = square > 0 ? 1.0f / sqrtf(square) : 0.0f;
+        for (size_t j = 0; j < dimension; j++) {
+            out[j] *= inverse;
+        }
+    }
+}
+
+/* How far from a row its nearest is, in the space that it is moved in. */
+static float nearest_distance(vex_metric metric, float distance) {
+    if (!(distance > 0) || isinf(distance)) {
+        return 0; /* inner products have no scale */
+    }
+    return metric == VEX_METRIC_L2       ? sqrtf(distance)
+           : metric == VEX_METRIC_COSINE ? sqrtf(2 * distance)
+                                         : 0;
+}
+
+static uint32_t query_count_for(uint32_t row_count, uint32_t dimension) {
+    double count = QUERY_COST / ((double)row_count * dimension);
+    count = count > QUERIES_MAX ? QUERIES_MAX : count < QUERIES_MIN ? QUERIES_MIN : count;
+    uint32_t blocks = (uint32_t)count / (2 * BLOCK_QUERIES);
+    uint32_t half = blocks * BLOCK_QUERIES;
+    return 2 * (half < row_count ? half : row_count);
+}
+
+static vex_status answer(const vexi_env *env, const source *from, uint32_t first, uint32_t count,
+                         vexi_calibration_sample *sample, vex_error *err) {
+    answering job = {.env = env,
+                     .from = from,
+                     .queries = sample->queries + (size_t)first * from->dimension,
+                     .query_count = count,
+                     .excluded = sample->excluded + first,
+                     .k = sample->k,
+                     .answers = sample->answers + (size_t)first * sample->k,
+                     .distances = sample->distances + (size_t)first * sample->k};
+    vexi_parallel(env, (count + BLOCK_QUERIES - 1) / BLOCK_QUERIES, answer_block, &job);
+    if (atomic_load(&job.failed)) {
+        return vexi_no_memory(err, BLOCK_QUERIES * sizeof(vexi_candidate) * (size_t)sample->k);
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_calibration_sample_init(const vexi_env *env, const float *const *rows,
+                                        uint32_t row_count, uint32_t dimension, vex_metric metric,
+                                        uint64_t seed, vexi_calibration_sample *out,
+                                        vex_error *err) {
+    vexi_calibration_sample sample = {0};
+    source from = {.rows = rows, .row_count = row_count, .dimension = dimension, .metric = metric};
+    float *middle = NULL;
+    vex_status status = VEX_OK;
+    *out = (vexi_calibration_sample){0};
+    if (row_count < 2) {
+        return VEX_OK; /* nothing to find */
+    }
+    uint64_t random = seed;
+    sample.query_count = query_count_for(row_count, dimension);
+    sample.k = row_count - 1 < ANSWERS_MAX ? row_count - 1 : ANSWERS_MAX;
+    size_t value_count, answer_count = (size_t)sample.query_count * sample.k;
+    if (__builtin_mul_overflow((size_t)sample.query_count * sizeof(float), dimension,
+                               &value_count)) {
+        return vexi_no_memory(err, SIZE_MAX);
+    }
+    sample.queries = vexi_alloc_aligned(env, value_count);
+    sample.excluded = vexi_alloc_array(env, sample.query_count, sizeof *sample.excluded);
+    sample.answers = vexi_alloc_array(env, answer_count, sizeof *sample.answers);
+    sample.distances = vexi_alloc_array(env, answer_count, sizeof *sample.distances);
+    middle = vexi_calloc(env, dimension, sizeof *middle);
+    if (sample.queries == NULL || sample.excluded == NULL || sample.answers == NULL ||
+        sample.distances == NULL || middle == NULL) {
+        status = vexi_no_memory(err, value_count + answer_count * 2 * sizeof *sample.answers);
+        goto done;
+    }
+    if (metric == VEX_METRIC_L2) {
+        uint32_t count = row_count < MEAN_ROWS ? row_count : MEAN_ROWS;
+        for (uint64_t i = 0; i < count; i++) {
+            const float *row = rows[i * row_count / count];
+            for (size_t j = 0; j < dimension; j++) {
+                middle[j] += row[j] / (float)count;
+            }
+        }
+        from.middle = middle;
+    }
+    uint32_t half = sample.query_count / 2;
+    for (uint64_t i = 0; i < half; i++) {
+        uint64_t first = i * row_count / half, end = (i + 1) * row_count / half;
+        uint32_t row = (uint32_t)(first + vexi_kmeans_random(&random) % (end - first));
+        sample.excluded[i] = row;
+        take_row(&from, rows[row], sample.queries + i * dimension);
+    }
+    for (uint32_t i = 0; i < half; i++) {
+        sample.excluded[half + i] = UINT32_MAX;
+    }
+    VEX_TRY_GOTO(status, done, answer(env, &from, 0, half, &sample, err));
+    for (uint32_t i = 0; i < half; i++) {
+        float nearest = nearest_distance(metric, sample.distances[(size_t)i * sample.k]);
+        perturb(&from, sample.queries + (size_t)i * dimension, nearest, &random,
+                sample.queries + (size_t)(half + i) * dimension);
+    }
+    VEX_TRY_GOTO(status, done, answer(env, &from, half, half, &sample, err));
+    if (from.middle != NULL) {
+        for (size_t i = 0; i < sample.query_count; i++) {
+            for (size_t j = 0; j < dimension; j++) {
+                sample.queries[i * dimension + j] += middle[j];
+            }
+        }
+    }
+    *out = sample;
+    sample = (vexi_calibration_sample){0};
+done:
+    vexi_calibration_sample_deinit(env, &sample);
+    vexi_free(env, middle);
+    return status;
+}
+
+void vexi_calibration_sample_deinit(const vexi_env *env, vexi_calibration_sample *sample) {
+    vexi_free(env, sample->queries);
+    vexi_free(env, sample->excluded);
+    vexi_free(env, sample->answers);
+    vexi_free(env, sample->distances);
+    *sample = (vexi_calibration_sample){0};
+}
