@@ -57,6 +57,12 @@ void vexi_code_encode(const vexi_code_layout *layout, const vexi_rotation *rotat
                       const float *origin, uint8_t *out, float *error, float *record_error,
                       float *scratch);
 
+/* The same for who codes rows around many centres: rows[i] is P(x_i - o) and center P(c - o),
+ * padded values each; squares[i] is |x_i|^2 (1 or 0 under cosine; L2 reads none). */
+void vexi_code_encode_rotated(const vexi_code_layout *layout, const float *const *rows,
+                              const float *squares, uint32_t row_count, const float *center,
+                              uint8_t *out, float *error, float *record_error, float *scratch);
+
 /* ---- Queries --------------------------------------------------------------------------------- */
 
 /* A query, made ready for the lists that share an origin. */
@@ -66,6 +72,7 @@ typedef struct vexi_code_query {
                             scaled under inner product; 64-byte aligned, zero-padded to a multiple
                             of 16 */
     float square;        /* |values|^2 */
+    float origin_square; /* |P(q - o)|^2 */
     float to_scan; /* multiplies a distance of the metric to compare with bounds here: 1, but under
                       inner product the factor of the scaling */
     const uint8_t *table; /* 4 x padded bytes */
@@ -132,7 +139,7 @@ typedef struct vexi_code_list {
 void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, float center_square,
                     const uint64_t *hidden, vexi_code_pool *pool);
 
-/* Order the candidates by estimate. */
+/* Drop the candidates that the limit has passed and order the others by estimate. */
 void vexi_code_pool_sort(vexi_code_pool *pool);
 
 #endif

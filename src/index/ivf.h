@@ -85,6 +85,7 @@ typedef struct vexi_ivf_ranker {
     const uint8_t *center_codes;
     float center_error;
     vexi_code_pool pool; /* room for list_count candidates */
+    float *estimates;    /* list_count, rounded up to whole blocks; aligned to 64 */
 } vexi_ivf_ranker;
 vex_status vexi_ivf_ranker_init(vexi_ivf_ranker *ranker, uint32_t list_count,
                                 const float *centroids, const uint8_t *center_codes,

@@ -1,0 +1,85 @@
+/* Order candidates by (estimate, row), which is total where rows are distinct: quicksort that
+ * leaves alone what lies behind the wanted ones. The larger part waits while the smaller one is
+ * sorted, so that at most log2(count) parts wait. No estimate is NaN. */
+#include "index/code_internal.h"
+
+static inline bool before(const vexi_code_candidate *a, const vexi_code_candidate *b) {
+    return a->estimate != b->estimate ? a->estimate < b->estimate : a->row < b->row;
+}
+
+static inline void swap(vexi_code_candidate *a, vexi_code_candidate *b) {
+    vexi_code_candidate kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+static void insert_all(vexi_code_candidate *items, uint32_t count) {
+    for (uint32_t i = 1; i < count; i++) {
+        vexi_code_candidate item = items[i];
+        uint32_t at = i;
+        for (; at > 0 && before(&item, &items[at - 1]); at--) {
+            items[at] = items[at - 1];
+        }
+        items[at] = item;
+    }
+}
+
+/* Split: items before the returned place are not after the pivot, the others not before it. Both
+ * parts have items, because the pivot is neither the first nor the last of three. count >= 3. */
+static uint32_t split(vexi_code_candidate *items, uint32_t count) {
+    uint32_t middle = count / 2, last = count - 1;
+    if (before(&items[middle], &items[0])) {
+        swap(&items[middle], &items[0]);
+    }
+    if (before(&items[last], &items[0])) {
+        swap(&items[last], &items[0]);
+    }
+    if (before(&items[last], &items[middle])) {
+        swap(&items[last], &items[middle]);
+    }
+    vexi_code_candidate pivot = items[middle];
+    uint32_t i = 0, j = last;
+    for (;;) {
+        do {
+            i++;
+        } while (before(&items[i], &pivot));
+        do {
+            j--;
+        } while (before(&pivot, &items[j]));
+        if (i >= j) {
+            return i;
+        }
+        swap(&items[i], &items[j]);
+    }
+}
+
+void vexi_code_sort(vexi_code_candidate *items, uint32_t count, uint32_t wanted) {
+    struct {
+        uint32_t first, count;
+    } waiting[32];
+    uint32_t depth = 0, first = 0;
+    for (;;) {
+        while (count > 12 && first < wanted) {
+            uint32_t left = split(items + first, count), right = count - left;
+            if (left < right) {
+                waiting[depth].first = first + left;
+                waiting[depth++].count = right;
+                count = left;
+            } else {
+                waiting[depth].first = first;
+                waiting[depth++].count = left;
+                first += left;
+                count = right;
+            }
+        }
+        if (first < wanted) {
+            insert_all(items + first, count);
+        }
+        if (depth == 0) {
+            return;
+        }
+        depth--;
+        first = waiting[depth].first;
+        count = waiting[depth].count;
+    }
+}
