@@ -104,6 +104,8 @@ void vexi_index_close(vexi_index_file *file);
 
 /* Check the blocks that cover the bytes, each once per opening. */
 vex_status vexi_index_check(vexi_index_file *file, uint64_t offset, uint64_t size, vex_error *err);
+/* Whether that was done: the bytes lie in the file. Reads no byte of them. */
+bool vexi_index_checked(const vexi_index_file *file, uint64_t offset, uint64_t size);
 /* Check everything. */
 vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err);
 

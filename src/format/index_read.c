@@ -386,6 +386,22 @@ vex_status vexi_index_check(vexi_index_file *file, uint64_t offset, uint64_t siz
     return offset < end ? check_bulk(file, offset, end - offset, err) : VEX_OK;
 }
 
+bool vexi_index_checked(const vexi_index_file *file, uint64_t offset, uint64_t size) {
+    VEX_ASSERT(offset >= file->bulk_offset && offset <= file->bytes.size &&
+               size <= file->bytes.size - offset);
+    if (size == 0) {
+        return true;
+    }
+    uint64_t block = (offset - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE;
+    uint64_t last = (offset + size - 1 - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE;
+    for (; block <= last; block++) {
+        if (__atomic_load_n(&file->block_checked[block], __ATOMIC_ACQUIRE) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err) {
     if (vexi_index_head_crc(file->bytes.data, file->head_size) !=
         vexi_get_u32(file->bytes.data + VEXI_HEAD_CRC)) {

@@ -60,6 +60,11 @@ static vex_status open_index_guarded(void *argument, vex_error *err) {
                            job->add->index.head_crc, &job->segment->index, err);
 }
 
+/* Whether this is a word about the index file, not about reading it or about memory. */
+static bool is_damage(vex_status status) {
+    return status == VEX_CORRUPT || status == VEX_UNSUPPORTED || status == VEX_NOT_FOUND;
+}
+
 static vex_status open_indexed(vexi_segment *segment, const char *folder, const vexi_delta_add *add,
                                vex_error *err) {
     const vexi_env *env = segment->core->env;
@@ -85,11 +90,15 @@ static vex_status open_indexed(vexi_segment *segment, const char *folder, const 
         }
     }
     vexi_free(env, index_name);
+    if (is_damage(status)) {
+        segment->index_damaged = 1;
+    }
     VEX_TRY(status);
     const vexi_index_file *index = &segment->index;
     if (index->dimension != segment->dimension || index->metric != segment->metric ||
         index->layout.file_size != add->size_bytes || index->row_count == 0 ||
         (add->row_count >= 0 && (uint64_t)add->row_count != index->row_count)) {
+        segment->index_damaged = 1;
         return vexi_fail(err, VEX_CORRUPT, "%s: the index file belongs to another data file",
                          segment->object_name);
     }
@@ -170,7 +179,8 @@ static vex_status foreign_read(vexi_segment *segment, const vexi_schema *schema,
     return VEX_OK;
 }
 
-static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema, vex_error *err) {
+static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema,
+                               const vexi_delta_add *add, vex_error *err) {
     segment->foreign = true;
     vexi_span bytes;
     VEX_TRY(vexi_segment_object_bytes(&segment->data, &segment->arena, &bytes, err));
@@ -184,6 +194,12 @@ static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema,
         status = foreign_read(segment, schema, source, &info, err);
     }
     vexi_row_source_close(source);
+    if (status == VEX_OK && add->index.path.data != NULL && add->row_count >= 0 &&
+        segment->row_count != (uint64_t)add->row_count) {
+        /* Ours, opened plain: its deletion vector counts these rows. */
+        status = vexi_fail(err, VEX_CORRUPT, "%llu rows, the log tells of %lld",
+                           (unsigned long long)segment->row_count, (long long)add->row_count);
+    }
     if (status != VEX_OK) {
         return vexi_prefix(err, status, "%s", segment->object_name);
     }
@@ -208,8 +224,9 @@ static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema,
     return VEX_OK;
 }
 
-vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
-                             const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
+static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char *folder,
+                           const vexi_delta_add *add, bool plain, vexi_segment **out,
+                           vex_error *err) {
     *out = NULL;
     const vexi_env *env = core->env;
     vexi_segment *segment = vexi_calloc(env, 1, sizeof *segment);
@@ -233,8 +250,9 @@ vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const cha
     vex_status status = vexi_object_open(core->store, segment->object_name, add->size_bytes,
                                          &segment->data, &damage);
     if (status == VEX_OK) {
-        status = add->index.path.data != NULL ? open_indexed(segment, folder, add, &damage)
-                                              : open_foreign(segment, &schema->schema, &damage);
+        status = add->index.path.data != NULL && !plain
+                     ? open_indexed(segment, folder, add, &damage)
+                     : open_foreign(segment, &schema->schema, add, &damage);
     }
     if (status == VEX_INVALID || status == VEX_UNSUPPORTED || status == VEX_LIMIT) {
         status = VEX_CORRUPT; /* a foreign file that breaks the collection's rules: no caller did */
@@ -251,6 +269,16 @@ vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const cha
     }
     *out = segment;
     return VEX_OK;
+}
+
+vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
+                             const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
+    return open_any(core, schema, folder, add, false, out, err);
+}
+
+vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, const char *folder,
+                                   const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
+    return open_any(core, schema, folder, add, true, out, err);
 }
 
 void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage) {
@@ -311,6 +339,17 @@ uint64_t vexi_segment_index_size_bytes(const vexi_segment *segment) {
 
 bool vexi_segment_is_foreign(const vexi_segment *segment) {
     return segment->foreign;
+}
+
+vex_index_kind vexi_segment_index_kind(const vexi_segment *segment) {
+    if (!segment->indexed) {
+        return VEX_INDEX_AUTO;
+    }
+    return segment->index.list_count > 0 ? VEX_INDEX_IVF : VEX_INDEX_FLAT;
+}
+
+bool vexi_segment_index_damaged(const vexi_segment *segment) {
+    return __atomic_load_n(&segment->index_damaged, __ATOMIC_RELAXED) != 0;
 }
 
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment) {

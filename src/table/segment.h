@@ -52,6 +52,10 @@ static inline bool vexi_bits_set(vexi_bits *bits, uint64_t bit) {
  * a segment; only VEX_MEMORY fails. */
 vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
                              const vexi_delta_add *add, vexi_segment **out, vex_error *err);
+/* The same for a file of ours whose index file is damaged or lost: opened from the Parquet file
+ * alone, as a foreign one. Its row positions are the same. */
+vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, const char *folder,
+                                   const vexi_delta_add *add, vexi_segment **out, vex_error *err);
 /* Declare a segment damaged: from now on every read of it fails like this. The first call counts.
  */
 void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage);
@@ -64,7 +68,13 @@ const char *vexi_segment_object_name(const vexi_segment *segment);
 uint64_t vexi_segment_row_count(const vexi_segment *segment);
 uint64_t vexi_segment_size_bytes(const vexi_segment *segment);
 uint64_t vexi_segment_index_size_bytes(const vexi_segment *segment);
+/* Decoded in memory and searched exactly: another engine's, or opened plain. */
 bool vexi_segment_is_foreign(const vexi_segment *segment);
+/* What its index file is: flat or IVF; auto where it has none in use. */
+vex_index_kind vexi_segment_index_kind(const vexi_segment *segment);
+/* Whether the index file failed a checksum, when it was opened or since: a VEX_CORRUPT of this
+ * segment is then no word about its rows, which vexi_segment_open_plain still reads. */
+bool vexi_segment_index_damaged(const vexi_segment *segment);
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
@@ -79,6 +89,14 @@ vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out,
 vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
                              size_t range_count, vexi_arena *arena, vexi_run **runs,
                              size_t *run_count, vex_error *err);
+/* out[i]: the vector of rows[i], in any order; checked once per opening. Takes no memory where the
+ * file is mapped; else the arena holds them. Valid as long as the segment or the arena. */
+vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                vexi_arena *arena, const uint8_t **out, vex_error *err);
+/* out[i]: the codes of lists[i], checked once per opening. The segment has codes
+ * (vexi_segment_ivf, code_bits). Valid as long as the segment or the arena. */
+vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size_t count,
+                              vexi_arena *arena, const uint8_t **out, vex_error *err);
 vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,

@@ -18,6 +18,7 @@ struct vexi_segment {
     vexi_object index_object;
     vexi_index_file index; /* set unless foreign or damaged */
     bool indexed;
+    int index_damaged; /* atomic: its bytes proved damaged after it was opened */
     uint64_t *checked; /* ours: a bit per row whose vector's checksum was compared; atomic words */
 
     /* Foreign: everything decoded. */

@@ -5,6 +5,14 @@
 #include "base/guard.h"
 #include "table/segment_internal.h"
 
+/* An answer of the index file, whose name goes before what is wrong with it. */
+static vex_status index_says(vexi_segment *segment, vex_error *err, vex_status status) {
+    if (status == VEX_CORRUPT) {
+        __atomic_store_n(&segment->index_damaged, 1, __ATOMIC_RELAXED);
+    }
+    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
+}
+
 typedef struct find_job {
     vexi_segment *segment;
     vex_string id;
@@ -37,16 +45,11 @@ vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash
     find_job job = {.segment = segment, .id = id, .hash = hash};
     vex_status status = vexi_guard_run(find_guarded, &job, segment->index_object.name, err);
     if (status == VEX_CORRUPT) {
-        return vexi_prefix(err, status, "%s", segment->index_object.name);
+        return index_says(segment, err, status);
     }
     *found = job.found;
     *row = job.row;
     return status;
-}
-
-/* An answer of the index file, whose name goes before what is wrong with it. */
-static vex_status index_says(const vexi_segment *segment, vex_error *err, vex_status status) {
-    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
 }
 
 vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err) {
@@ -59,42 +62,72 @@ vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out,
     return index_says(segment, err, vexi_index_id(&segment->index, row, out, err));
 }
 
+/* ---- Vectors ----------------------------------------------------------------------------------
+ */
+
+/* Whether the checksums of rows first .. first + count - 1 were compared: a word at a time. */
+static bool rows_checked(const vexi_segment *segment, uint64_t first, uint64_t count) {
+    uint64_t end = first + count;
+    while (first < end) {
+        uint64_t bits = 64 - first % 64 < end - first ? 64 - first % 64 : end - first;
+        uint64_t mask = (bits == 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1) << (first % 64);
+        uint64_t word = __atomic_load_n(&segment->checked[first / 64], __ATOMIC_RELAXED);
+        if ((word & mask) != mask) {
+            return false;
+        }
+        first += bits;
+    }
+    return true;
+}
+
+static bool row_checked(const vexi_segment *segment, uint64_t row) {
+    return (__atomic_load_n(&segment->checked[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1u) != 0;
+}
+
+/* Compare the checksums of rows whose vectors lie side by side, those that were not compared yet.
+ */
+static vex_status rows_check(vexi_segment *segment, const uint8_t *vectors, uint64_t first,
+                             uint64_t count, vex_error *err) {
+    size_t stride = (size_t)segment->dimension * sizeof(float);
+    const uint8_t *crcs = NULL;
+    VEX_TRY(index_says(segment, err,
+                       vexi_index_vector_crcs(&segment->index, first, count, &crcs, err)));
+    for (size_t i = 0; i < count; i++) {
+        uint64_t row = first + i;
+        if (row_checked(segment, row)) {
+            continue;
+        }
+        if (vexi_crc32c(0, vectors + i * stride, stride) != vexi_get_u32(crcs + 4 * i)) {
+            return vexi_fail(err, VEX_CORRUPT,
+                             "%s: the vector of row %llu does not match its checksum",
+                             segment->object_name, (unsigned long long)row);
+        }
+        __atomic_fetch_or(&segment->checked[row / 64], (uint64_t)1 << (row % 64), __ATOMIC_RELAXED);
+    }
+    return VEX_OK;
+}
+
 typedef struct check_job {
     vexi_segment *segment;
     const vexi_run *runs;
     size_t run_count;
 } check_job;
 
-/* Compare the checksums of rows that were not compared yet. */
+/* Whether that is all done already: then nothing is read, and no guard is needed. */
+static bool run_checked(const vexi_segment *segment, const vexi_run *run) {
+    return rows_checked(segment, run->first_row, run->count) &&
+           (segment->metric != VEX_METRIC_COSINE ||
+            vexi_index_checked(&segment->index, segment->index.norms_offset + 4 * run->first_row,
+                               4 * (uint64_t)run->count));
+}
+
 static vex_status check_guarded(void *argument, vex_error *err) {
     check_job *job = argument;
     vexi_segment *segment = job->segment;
     for (size_t r = 0; r < job->run_count; r++) {
         const vexi_run *run = &job->runs[r];
-        const uint8_t *crcs = NULL;
-        for (size_t i = 0; i < run->count; i++) {
-            uint64_t row = run->first_row + i;
-            uint64_t word = __atomic_load_n(&segment->checked[row / 64], __ATOMIC_RELAXED);
-            if (row % 64 == 0 && i + 64 <= run->count && word == UINT64_MAX) {
-                i += 63;
-                continue;
-            }
-            if ((word >> (row % 64) & 1u) != 0) {
-                continue;
-            }
-            if (crcs == NULL) {
-                VEX_TRY(index_says(segment, err,
-                                   vexi_index_vector_crcs(&segment->index, run->first_row,
-                                                          run->count, &crcs, err)));
-            }
-            if (vexi_crc32c(0, run->vectors + i * run->stride, run->stride) !=
-                vexi_get_u32(crcs + 4 * i)) {
-                return vexi_fail(err, VEX_CORRUPT,
-                                 "%s: the vector of row %llu does not match its checksum",
-                                 segment->object_name, (unsigned long long)row);
-            }
-            __atomic_fetch_or(&segment->checked[row / 64], (uint64_t)1 << (row % 64),
-                              __ATOMIC_RELAXED);
+        if (!rows_checked(segment, run->first_row, run->count)) {
+            VEX_TRY(rows_check(segment, run->vectors, run->first_row, run->count, err));
         }
         if (segment->metric == VEX_METRIC_COSINE) {
             uint64_t offset = segment->index.norms_offset + 4 * run->first_row;
@@ -132,11 +165,17 @@ static vex_status foreign_runs(vexi_segment *segment, const vexi_row_range *rang
 
 /* Row group that holds a row: the first guess is right where all groups but the last are equal. */
 static uint32_t group_of(const vexi_segment_layout *layout, uint64_t row) {
+    const vexi_row_group *groups = layout->row_groups;
+    uint64_t guess = row / groups[0].row_count; /* no group is empty */
+    if (guess < layout->row_group_count &&
+        row - groups[guess].first_row < groups[guess].row_count) {
+        return (uint32_t)guess;
+    }
     uint32_t low = 0;
     uint32_t high = layout->row_group_count - 1;
     while (low < high) {
-        uint32_t middle = (low + high + 1) / 2;
-        if (layout->row_groups[middle].first_row <= row) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (groups[middle].first_row <= row) {
             low = middle;
         } else {
             high = middle - 1;
@@ -193,12 +232,138 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
     for (size_t i = 0; i < n; i++) {
         out[i].vectors = pieces[i].data;
     }
-    check_job job = {.segment = segment, .runs = out, .run_count = n};
-    VEX_TRY(vexi_guard_run(check_guarded, &job, segment->object_name, err));
+    bool checked = true;
+    for (size_t i = 0; i < n && checked; i++) {
+        checked = run_checked(segment, &out[i]);
+    }
+    if (!checked) {
+        check_job job = {.segment = segment, .runs = out, .run_count = n};
+        VEX_TRY(vexi_guard_run(check_guarded, &job, segment->object_name, err));
+    }
     *runs = out;
     *run_count = n;
     return VEX_OK;
 }
+
+typedef struct vectors_job {
+    vexi_segment *segment;
+    const uint64_t *rows;
+    size_t count;
+    const uint8_t **vectors;
+} vectors_job;
+
+static vex_status vectors_guarded(void *argument, vex_error *err) {
+    vectors_job *job = argument;
+    for (size_t i = 0; i < job->count; i++) {
+        if (!row_checked(job->segment, job->rows[i])) {
+            VEX_TRY(rows_check(job->segment, job->vectors[i], job->rows[i], 1, err));
+        }
+    }
+    return VEX_OK;
+}
+
+static uint64_t vector_offset(const vexi_segment *segment, uint64_t row) {
+    const vexi_segment_layout *layout = &segment->index.layout;
+    const vexi_row_group *group = &layout->row_groups[group_of(layout, row)];
+    return group->vector_offset +
+           (row - group->first_row) * (uint64_t)segment->dimension * sizeof(float);
+}
+
+/* Where the store cannot map: one request for all, a piece for each. */
+static vex_status vectors_fetch(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                vexi_arena *arena, const uint8_t **out, vex_error *err) {
+    vexi_piece *pieces = vexi_arena_array(arena, count, sizeof *pieces);
+    if (pieces == NULL) {
+        return vexi_no_memory(err, count * sizeof *pieces);
+    }
+    for (size_t i = 0; i < count; i++) {
+        pieces[i] = (vexi_piece){.offset = vector_offset(segment, rows[i]),
+                                 .size = (size_t)segment->dimension * sizeof(float)};
+    }
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, count, arena, err));
+    for (size_t i = 0; i < count; i++) {
+        out[i] = pieces[i].data;
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                vexi_arena *arena, const uint8_t **out, vex_error *err) {
+    VEX_TRY(vexi_segment_check(segment, err));
+    if (segment->foreign) {
+        for (size_t i = 0; i < count; i++) {
+            VEX_ASSERT(rows[i] < segment->row_count);
+            out[i] = (const uint8_t *)(segment->vectors + rows[i] * (size_t)segment->dimension);
+        }
+        return VEX_OK;
+    }
+    const uint8_t *mapped = segment->data.mapping.data;
+    bool checked = true;
+    for (size_t i = 0; i < count; i++) {
+        VEX_ASSERT(rows[i] < segment->row_count);
+        checked = checked && row_checked(segment, rows[i]);
+        if (mapped != NULL) {
+            /* Row groups lie inside the file: vexi_index_open compared them with its size. */
+            out[i] = mapped + vector_offset(segment, rows[i]);
+        }
+    }
+    if (mapped == NULL && count > 0) {
+        VEX_TRY(vectors_fetch(segment, rows, count, arena, out, err));
+    }
+    if (checked) {
+        return VEX_OK;
+    }
+    vectors_job job = {.segment = segment, .rows = rows, .count = count, .vectors = out};
+    return vexi_guard_run(vectors_guarded, &job, segment->object_name, err);
+}
+
+/* ---- Codes ------------------------------------------------------------------------------------
+ */
+
+typedef struct lists_job {
+    vexi_segment *segment;
+    const uint32_t *lists;
+    size_t count;
+} lists_job;
+
+static vex_status lists_guarded(void *argument, vex_error *err) {
+    lists_job *job = argument;
+    vexi_index_file *index = &job->segment->index;
+    for (size_t i = 0; i < job->count; i++) {
+        uint32_t list = job->lists[i];
+        VEX_TRY(index_says(
+            job->segment, err,
+            vexi_index_check(index, index->codes_offset + index->code_offsets[list],
+                             index->code_offsets[list + 1] - index->code_offsets[list], err)));
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size_t count,
+                              vexi_arena *arena, const uint8_t **out, vex_error *err) {
+    (void)arena; /* an index file is in memory as a whole: mapped, or read when it was opened */
+    VEX_TRY(vexi_segment_check(segment, err));
+    vexi_index_file *index = &segment->index;
+    VEX_ASSERT(segment->indexed && index->code_bits != 0);
+    bool checked = true;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t list = lists[i];
+        VEX_ASSERT(list < index->list_count);
+        uint64_t offset = index->codes_offset + index->code_offsets[list];
+        out[i] = index->bytes.data + offset;
+        checked = checked &&
+                  vexi_index_checked(index, offset,
+                                     index->code_offsets[list + 1] - index->code_offsets[list]);
+    }
+    if (checked) {
+        return VEX_OK;
+    }
+    lists_job job = {.segment = segment, .lists = lists, .count = count};
+    return vexi_guard_run(lists_guarded, &job, segment->index_object.name, err);
+}
+
+/* ---- Cells ------------------------------------------------------------------------------------
+ */
 
 typedef struct touch_job {
     const vexi_piece *pieces;
