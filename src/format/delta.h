@@ -120,10 +120,10 @@ vex_status vexi_delta_write(const vexi_delta_commit *commit, vexi_buffer *out, v
 vex_string vexi_delta_configured(const vexi_delta_metadata *metadata, const char *key);
 
 /* Configuration of a collection that we make: vexlake.dimension, .metric, .index, .formatVersion,
- * .rotationSeed (given), and delta.enableDeletionVectors where dv. In the arena. */
-vex_status vexi_delta_configure(const vexi_schema *schema, uint64_t rotation_seed, bool dv,
-                                bool dropped, vexi_arena *arena, const vexi_delta_pair **out,
-                                size_t *out_count, vex_error *err);
+ * .rotationSeed, .recall and .bits where the schema says, and delta.enableDeletionVectors where dv.
+ * In the arena. */
+vex_status vexi_delta_configure(const vexi_schema *schema, bool dv, bool dropped, vexi_arena *arena,
+                                const vexi_delta_pair **out, size_t *out_count, vex_error *err);
 
 /* A file that the newest version names. */
 typedef struct vexi_delta_file {

@@ -12,6 +12,8 @@ enum { VEXI_DELTA_FORMAT_VERSION = 1 };
 #define VEXI_KEY_DIMENSION      "vexlake.dimension"
 #define VEXI_KEY_METRIC         "vexlake.metric"
 #define VEXI_KEY_INDEX          "vexlake.index"
+#define VEXI_KEY_RECALL         "vexlake.recall"
+#define VEXI_KEY_BITS           "vexlake.bits"
 #define VEXI_KEY_ROTATION_SEED  "vexlake.rotationSeed"
 #define VEXI_KEY_DROPPED        "vexlake.dropped"
 #define VEXI_KEY_ENABLE_DV      "delta.enableDeletionVectors"
@@ -22,7 +24,10 @@ enum { VEXI_DELTA_FORMAT_VERSION = 1 };
 
 /* Names of metrics and index kinds in the configuration, by enum value. */
 extern const char *const vexi_delta_metric_names[3];
-extern const char *const vexi_delta_index_names[3];
+extern const char *const vexi_delta_index_names[4];
+
+/* recall is written in millionths, as decimal text: "0.95". */
+enum { VEXI_RECALL_UNITS = 1000000 };
 
 /* Schema text of the type of a typed column; NULL for none. */
 const char *vexi_delta_type_name(vex_type type);

@@ -408,8 +408,8 @@ static vex_status parse_configuration(line_context *c, const json_t *object) {
     return VEX_OK;
 }
 
-static bool find_name(const char *const names[3], vex_string name, unsigned *out) {
-    for (unsigned i = 0; i < 3; i++) {
+static bool find_name(const char *const *names, unsigned count, vex_string name, unsigned *out) {
+    for (unsigned i = 0; i < count; i++) {
         if (vexi_string_is(name, names[i])) {
             *out = i;
             return true;
@@ -418,19 +418,76 @@ static bool find_name(const char *const names[3], vex_string name, unsigned *out
     return false;
 }
 
-static bool parse_unsigned(vex_string text, uint32_t maximum, uint32_t *out) {
+static bool parse_u64(vex_string text, uint64_t *out) {
     uint64_t value = 0;
-    if (text.size == 0 || text.size > 10) {
+    if (text.size == 0 || text.size > 20) {
         return false;
     }
     for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9') {
+        if (text.data[i] < '0' || text.data[i] > '9' ||
+            __builtin_mul_overflow(value, (uint64_t)10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(text.data[i] - '0'), &value)) {
             return false;
         }
-        value = value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    *out = value;
+    return true;
+}
+
+static bool parse_unsigned(vex_string text, uint32_t maximum, uint32_t *out) {
+    uint64_t value;
+    if (!parse_u64(text, &value) || value > maximum) {
+        return false;
     }
     *out = (uint32_t)value;
-    return value <= maximum;
+    return true;
+}
+
+/* Above 0 to 1, as digits with at most nine behind a point: not by strtod, which reads a comma in
+ * some locales. */
+static bool parse_recall(vex_string text, float *out) {
+    uint64_t value = 0;
+    uint64_t scale = 0;
+    if (text.size == 0 || text.size > 11 || text.data[0] == '.') {
+        return false;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i];
+        if (c == '.' && scale == 0) {
+            scale = 1;
+        } else if (c >= '0' && c <= '9') {
+            value = value * 10 + (uint64_t)(c - '0');
+            scale *= 10;
+        } else {
+            return false;
+        }
+    }
+    scale = scale == 0 ? 1 : scale;
+    *out = (float)((double)value / (double)scale);
+    return value > 0 && value <= scale;
+}
+
+/* Settings of searches and codes; what is not there has its default. */
+static vex_status parse_code_settings(line_context *c) {
+    vexi_delta_metadata *metadata = &c->commit->metadata;
+    vexi_schema *schema = &metadata->schema;
+    vex_string recall = vexi_delta_configured(metadata, VEXI_KEY_RECALL);
+    vex_string bits = vexi_delta_configured(metadata, VEXI_KEY_BITS);
+    vex_string seed = vexi_delta_configured(metadata, VEXI_KEY_ROTATION_SEED);
+    schema->recall = VEX_RECALL_DEFAULT;
+    schema->bits = VEXI_SCHEMA_BITS_DEFAULT;
+    schema->rotation_seed = 0;
+    if (recall.data != NULL && !parse_recall(recall, &schema->recall)) {
+        return vexi_fail(c->err, VEX_CORRUPT, "%s is '%s'", VEXI_KEY_RECALL, recall.data);
+    }
+    if (bits.data != NULL && (!parse_unsigned(bits, UINT32_MAX, &schema->bits) ||
+                              !vexi_schema_bits_valid(schema->bits))) {
+        return vexi_fail(c->err, VEX_UNSUPPORTED, "%s is '%s'", VEXI_KEY_BITS, bits.data);
+    }
+    if (seed.data != NULL && !parse_u64(seed, &schema->rotation_seed)) {
+        return vexi_fail(c->err, VEX_CORRUPT, "%s is '%s'", VEXI_KEY_ROTATION_SEED, seed.data);
+    }
+    return VEX_OK;
 }
 
 /* Our settings; a table without vexlake.dimension is not ours and keeps dimension 0. */
@@ -464,16 +521,16 @@ static vex_status parse_settings(line_context *c) {
     }
     metadata->schema.dimension = number;
     unsigned which = 0;
-    if (metric.data != NULL && !find_name(vexi_delta_metric_names, metric, &which)) {
+    if (metric.data != NULL && !find_name(vexi_delta_metric_names, 3, metric, &which)) {
         return vexi_fail(c->err, VEX_UNSUPPORTED, "%s is '%s'", VEXI_KEY_METRIC, metric.data);
     }
     metadata->schema.metric = (vex_metric)which;
     which = 0;
-    if (index.data != NULL && !find_name(vexi_delta_index_names, index, &which)) {
+    if (index.data != NULL && !find_name(vexi_delta_index_names, 4, index, &which)) {
         return vexi_fail(c->err, VEX_UNSUPPORTED, "%s is '%s'", VEXI_KEY_INDEX, index.data);
     }
     metadata->schema.index = (vex_index_kind)which;
-    return VEX_OK;
+    return parse_code_settings(c);
 }
 
 /* Whether `type` is what a column that every collection has must be; `name` may be any column. */

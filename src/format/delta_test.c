@@ -26,7 +26,10 @@ static const vexi_schema_column typed[] = {{{"count", 5}, VEX_TYPE_INT64},
                                            {{"at", 2}, VEX_TYPE_TIMESTAMP}};
 static const vexi_schema our_schema = {.dimension = 384,
                                        .metric = VEX_METRIC_COSINE,
-                                       .index = VEX_INDEX_IVF,
+                                       .index = VEX_INDEX_HNSW,
+                                       .recall = 0.97f,
+                                       .bits = 8,
+                                       .rotation_seed = UINT64_MAX,
                                        .column_count = 5,
                                        .columns = typed};
 
@@ -187,8 +190,7 @@ static vexi_delta_commit full_commit(vexi_arena *arena) {
                                             .name = S("na\"m\\e\n"),
                                             .created_time_ms = 1690000000000,
                                             .schema = our_schema};
-    CHECK_OK(vexi_delta_configure(&our_schema, UINT64_MAX, true, false, arena,
-                                  &commit.metadata.configuration,
+    CHECK_OK(vexi_delta_configure(&our_schema, true, false, arena, &commit.metadata.configuration,
                                   &commit.metadata.configuration_count, &err));
     return commit;
 }
@@ -201,6 +203,7 @@ static void check_dv(const vexi_delta_dv *a, const vexi_delta_dv *b) {
 static void check_schema(const vexi_schema *a, const vexi_schema *b) {
     CHECK_EQ(a->dimension, b->dimension);
     CHECK(a->metric == b->metric && a->index == b->index);
+    CHECK(a->recall == b->recall && a->bits == b->bits && a->rotation_seed == b->rotation_seed);
     CHECK_EQ(a->column_count, b->column_count);
     for (uint32_t i = 0; i < a->column_count; i++) {
         CHECK(vexi_string_equal(a->columns[i].name, b->columns[i].name));
@@ -306,6 +309,9 @@ TEST(written_json) {
                  "true") == 0);
     CHECK(strcmp(json_string_value(json_object_get(configuration, "vexlake.rotationSeed")),
                  "18446744073709551615") == 0);
+    CHECK(strcmp(json_string_value(json_object_get(configuration, "vexlake.recall")), "0.97") == 0);
+    CHECK(strcmp(json_string_value(json_object_get(configuration, "vexlake.bits")), "8") == 0);
+    CHECK(strcmp(json_string_value(json_object_get(configuration, "vexlake.index")), "hnsw") == 0);
     json_t *schema =
         json_loads(json_string_value(json_object_get(metadata, "schemaString")), 0, NULL);
     const json_t *fields = json_object_get(schema, "fields");
@@ -455,6 +461,20 @@ TEST(refused_commits) {
         {METADATA(FIXED, DIMENSION ",\"vexlake.formatVersion\":\"0\""), VEX_CORRUPT},
         {METADATA(FIXED, DIMENSION ",\"vexlake.metric\":\"hamming\""), VEX_UNSUPPORTED},
         {METADATA(FIXED, DIMENSION ",\"vexlake.index\":\"x\""), VEX_UNSUPPORTED},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0.000\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"1.01\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"-0.9\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0,9\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0.9.5\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0.9999999999\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"\""), VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.bits\":\"2\""), VEX_UNSUPPORTED},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.bits\":\"0\""), VEX_UNSUPPORTED},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.bits\":\"x\""), VEX_UNSUPPORTED},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.rotationSeed\":\"18446744073709551616\""),
+         VEX_CORRUPT},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.rotationSeed\":\"-1\""), VEX_CORRUPT},
         {METADATA(FIXED, "\"vexlake.dimension\":\"4097\""), VEX_CORRUPT},
         {METADATA(FIXED, "\"vexlake.dimension\":\"0\""), VEX_CORRUPT},
         {METADATA(FIXED, "\"vexlake.dimension\":\"-3\""), VEX_CORRUPT},
@@ -484,6 +504,51 @@ TEST(refused_commits) {
         }
         CHECK(status == cases[i].status);
         CHECK(commit.add_count == 0 && commit.metadata.id.data == NULL);
+    }
+    vexi_arena_deinit(&arena);
+}
+
+/* Settings of codes: absent ones have their defaults, others come through as text and back. */
+TEST(code_settings) {
+    static const struct {
+        const char *text;
+        float recall;
+        uint32_t bits;
+        uint64_t seed;
+    } cases[] = {
+        {METADATA(FIXED, DIMENSION), VEX_RECALL_DEFAULT, VEXI_SCHEMA_BITS_DEFAULT, 0},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"1\",\"vexlake.bits\":\"1\""), 1, 1, 0},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"1.000\",\"vexlake.bits\":\"4\""), 1, 4,
+         0},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0.999999999\",\"vexlake.rotationSeed\":"
+                                   "\"18446744073709551615\""),
+         0.999999999f, VEXI_SCHEMA_BITS_DEFAULT, UINT64_MAX},
+        {METADATA(FIXED, DIMENSION ",\"vexlake.recall\":\"0.5\",\"vexlake.rotationSeed\":\"7\""),
+         0.5f, VEXI_SCHEMA_BITS_DEFAULT, 7},
+    };
+    vexi_arena arena = arena_make();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        vexi_delta_commit commit;
+        CHECK_OK(parse_text(cases[i].text, &arena, &commit, &err));
+        const vexi_schema *schema = &commit.metadata.schema;
+        CHECK(schema->recall == cases[i].recall && schema->bits == cases[i].bits &&
+              schema->rotation_seed == cases[i].seed);
+    }
+    static const struct {
+        float recall;
+        const char *text;
+    } recalls[] = {{1, "1.0"}, {0.95f, "0.95"}, {0.999f, "0.999"}, {1e-9f, "0.000001"}, {0, NULL}};
+    for (size_t i = 0; i < sizeof recalls / sizeof *recalls; i++) {
+        vexi_schema schema = our_schema;
+        schema.recall = recalls[i].recall;
+        schema.bits = 0;
+        vexi_delta_metadata metadata = {.schema = schema};
+        CHECK_OK(vexi_delta_configure(&schema, false, false, &arena, &metadata.configuration,
+                                      &metadata.configuration_count, &err));
+        vex_string value = vexi_delta_configured(&metadata, "vexlake.recall");
+        CHECK(recalls[i].text == NULL ? value.data == NULL
+                                      : vexi_string_is(value, recalls[i].text));
+        CHECK(vexi_delta_configured(&metadata, "vexlake.bits").data == NULL);
     }
     vexi_arena_deinit(&arena);
 }
@@ -756,6 +821,6 @@ TEST(state_against_a_model) {
 }
 
 TEST_MAIN(RUN(commit_names); RUN(folder_names); RUN(paths); RUN(round_trip); RUN(written_json);
-          RUN(foreign_commits); RUN(refused_commits); RUN(too_deep_or_too_many);
+          RUN(foreign_commits); RUN(refused_commits); RUN(code_settings); RUN(too_deep_or_too_many);
           RUN(state_of_files); RUN(state_of_transactions_and_drops); RUN(state_writable);
           RUN(state_without_memory); RUN(state_against_a_model))

@@ -12,7 +12,7 @@
 #include "format/delta_internal.h"
 
 const char *const vexi_delta_metric_names[3] = {"l2", "cosine", "ip"};
-const char *const vexi_delta_index_names[3] = {"auto", "flat", "ivf"};
+const char *const vexi_delta_index_names[4] = {"auto", "flat", "ivf", "hnsw"};
 
 const char *vexi_delta_type_name(vex_type type) {
     switch (type) {
@@ -337,21 +337,36 @@ static bool set_pair(vexi_arena *arena, vexi_delta_pair *pairs, size_t *count, c
     return copy != NULL;
 }
 
-vex_status vexi_delta_configure(const vexi_schema *schema, uint64_t rotation_seed, bool dv,
-                                bool dropped, vexi_arena *arena, const vexi_delta_pair **out,
-                                size_t *out_count, vex_error *err) {
+/* A recall in millionths, so that no locale puts its comma into it. */
+static void format_recall(float recall, char out[16]) {
+    double units = (double)recall * VEXI_RECALL_UNITS + 0.5;
+    unsigned value = units < 1                    ? 1
+                     : units >= VEXI_RECALL_UNITS ? VEXI_RECALL_UNITS
+                                                  : (unsigned)units;
+    int size = snprintf(out, 16, "%u.%06u", value / VEXI_RECALL_UNITS, value % VEXI_RECALL_UNITS);
+    while (out[size - 1] == '0' && out[size - 2] != '.') {
+        size--;
+    }
+    out[size] = '\0';
+}
+
+vex_status vexi_delta_configure(const vexi_schema *schema, bool dv, bool dropped, vexi_arena *arena,
+                                const vexi_delta_pair **out, size_t *out_count, vex_error *err) {
     *out = NULL;
     *out_count = 0;
-    enum { PAIR_COUNT_MAX = 8 };
+    enum { PAIR_COUNT_MAX = 9 };
     vexi_delta_pair *pairs = vexi_arena_calloc(arena, PAIR_COUNT_MAX, sizeof *pairs);
     if (pairs == NULL) {
         return vexi_no_memory(err, PAIR_COUNT_MAX * sizeof *pairs);
     }
-    VEX_ASSERT((unsigned)schema->metric < 3 && (unsigned)schema->index < 3);
-    char version[32], dimension[32], seed[32];
+    VEX_ASSERT((unsigned)schema->metric < 3 && (unsigned)schema->index < 4);
+    VEX_ASSERT(schema->bits == 0 || vexi_schema_bits_valid(schema->bits));
+    char version[32], dimension[32], seed[32], bits[32], recall[16];
     snprintf(version, sizeof version, "%d", VEXI_DELTA_FORMAT_VERSION);
     snprintf(dimension, sizeof dimension, "%" PRIu32, schema->dimension);
-    snprintf(seed, sizeof seed, "%" PRIu64, rotation_seed);
+    snprintf(seed, sizeof seed, "%" PRIu64, schema->rotation_seed);
+    snprintf(bits, sizeof bits, "%" PRIu32, schema->bits);
+    format_recall(schema->recall, recall);
     size_t count = 0;
     bool ok = set_pair(arena, pairs, &count, VEXI_KEY_FORMAT_VERSION, version);
     ok = ok && set_pair(arena, pairs, &count, VEXI_KEY_DIMENSION, dimension);
@@ -360,6 +375,12 @@ vex_status vexi_delta_configure(const vexi_schema *schema, uint64_t rotation_see
     ok =
         ok && set_pair(arena, pairs, &count, VEXI_KEY_INDEX, vexi_delta_index_names[schema->index]);
     ok = ok && set_pair(arena, pairs, &count, VEXI_KEY_ROTATION_SEED, seed);
+    if (schema->recall > 0) {
+        ok = ok && set_pair(arena, pairs, &count, VEXI_KEY_RECALL, recall);
+    }
+    if (schema->bits != 0) {
+        ok = ok && set_pair(arena, pairs, &count, VEXI_KEY_BITS, bits);
+    }
     if (dv) {
         ok = ok && set_pair(arena, pairs, &count, VEXI_KEY_ENABLE_DV, "true");
     }

@@ -140,9 +140,10 @@ TEST(commits) {
                                             .schema = {.dimension = 4,
                                                        .metric = VEX_METRIC_COSINE,
                                                        .index = VEX_INDEX_AUTO,
+                                                       .rotation_seed = 42,
                                                        .column_count = 5,
                                                        .columns = columns}};
-    CHECK_OK(vexi_delta_configure(&commit.metadata.schema, 42, false, false, &arena,
+    CHECK_OK(vexi_delta_configure(&commit.metadata.schema, false, false, &arena,
                                   &commit.metadata.configuration,
                                   &commit.metadata.configuration_count, &err));
     vexi_buffer made = buffer_make();
@@ -191,7 +192,7 @@ TEST(commits) {
     flush.protocol =
         (vexi_delta_protocol){.reader_version = 3, .writer_version = 7, .deletion_vectors = true};
     flush.metadata = commit.metadata;
-    CHECK_OK(vexi_delta_configure(&commit.metadata.schema, 42, true, false, &arena,
+    CHECK_OK(vexi_delta_configure(&commit.metadata.schema, true, false, &arena,
                                   &flush.metadata.configuration,
                                   &flush.metadata.configuration_count, &err));
     vexi_buffer_clear(&made);

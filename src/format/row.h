@@ -5,6 +5,9 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 
+/* Bits of a dimension in refinement codes where a collection does not say. */
+enum { VEXI_SCHEMA_BITS_DEFAULT = 4 };
+
 /* One typed column. */
 typedef struct vexi_schema_column {
     vex_string name; /* NUL-terminated too */
@@ -23,6 +26,17 @@ typedef struct vexi_schema {
     uint32_t column_count;  /* typed columns */
     const vexi_schema_column *columns;
 } vexi_schema;
+
+/* The settings with their defaults filled in. */
+static inline uint32_t vexi_schema_bits(const vexi_schema *schema) {
+    return schema->bits == 0 ? VEXI_SCHEMA_BITS_DEFAULT : schema->bits;
+}
+static inline float vexi_schema_recall(const vexi_schema *schema) {
+    return schema->recall > 0 ? schema->recall : VEX_RECALL_DEFAULT;
+}
+static inline bool vexi_schema_bits_valid(uint32_t bits) {
+    return bits == 1 || bits == 4 || bits == 8;
+}
 
 enum {
     VEXI_COLUMN_ATTRIBUTES = 0,

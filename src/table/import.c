@@ -279,6 +279,8 @@ static vex_status table_for(import_run *run, vex_string name, const vexi_row_sou
     vexi_schema schema = {.dimension = info->dimension,
                           .metric = run->options->metric,
                           .index = run->options->index,
+                          .recall = run->options->recall,
+                          .bits = run->options->bits,
                           .column_count = info->column_count,
                           .columns = info->columns};
     status = vexi_lake_create_table(run->lake, name, &schema, err);

@@ -150,7 +150,7 @@ static vex_status schema_check(const vexi_schema *schema, vex_error *err) {
         return vexi_fail(err, VEX_INVALID, "recall is %g, not above 0 and at most 1",
                          (double)schema->recall);
     }
-    if (schema->bits != 0 && schema->bits != 1 && schema->bits != 4 && schema->bits != 8) {
+    if (schema->bits != 0 && !vexi_schema_bits_valid(schema->bits)) {
         return vexi_fail(err, VEX_INVALID, "bits is %u, not 1, 4 or 8", schema->bits);
     }
     if (schema->column_count > VEX_COLUMNS_MAX) {
@@ -202,10 +202,11 @@ static vex_status create_commit(vexi_lake *lake, vex_string name, const char *fo
                      .created_time_ms = vexi_wall_us(env) / 1000,
                      .schema = *schema},
     };
+    commit.metadata.schema.rotation_seed = vexi_random_u64(env) >> 1;
     if (delta->version < 0) {
         commit.protocol = (vexi_delta_protocol){.reader_version = 1, .writer_version = 2};
     }
-    vex_status status = vexi_delta_configure(schema, vexi_random_u64(env) >> 1, dv, false, &arena,
+    vex_status status = vexi_delta_configure(&commit.metadata.schema, dv, false, &arena,
                                              &commit.metadata.configuration,
                                              &commit.metadata.configuration_count, err);
     if (status == VEX_OK) {
@@ -311,7 +312,7 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
         commit.removes[commit.remove_count++] = commit_remove(&delta->files[i].add, now_ms);
     }
     if (status == VEX_OK) {
-        status = vexi_delta_configure(&table->schema->schema, 0, delta->protocol.deletion_vectors,
+        status = vexi_delta_configure(&table->schema->schema, delta->protocol.deletion_vectors,
                                       true, &arena, &commit.metadata.configuration,
                                       &commit.metadata.configuration_count, err);
     }
