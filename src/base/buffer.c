@@ -40,7 +40,7 @@ uint8_t *vexi_buffer_reserve(vexi_buffer *buffer, size_t size) {
         if (capacity > buffer->limit_size) {
             capacity = buffer->limit_size;
         }
-        uint8_t *data = vexi_alloc(buffer->env, capacity);
+        uint8_t *data = vexi_alloc_aligned(buffer->env, capacity);
         if (data == NULL) {
             buffer->failed = true;
             return NULL;

@@ -1,5 +1,5 @@
-/* Files of every format version under tests/golden: today's writers still make exactly the files of
- * version 1, today's readers read them, and what must be refused is refused by the right status.
+/* Files of every format version under tests/golden: today's writers still make exactly these
+ * files, today's readers read them, and what must be refused is refused by the right status.
  *
  * UPDATE_GOLDEN=1 writes the files anew: only for a new version, beside those of the old ones. */
 #include "check.h"
@@ -401,17 +401,42 @@ static void head_mend(vexi_buffer *file) {
     vexi_put_u32(file->data + VEXI_HEAD_CRC, vexi_index_head_crc(file->data, size));
 }
 
+/* What may be wrong with codes alone. */
+static void index_codes_refused(vexi_buffer *made) {
+    uint32_t head_size = vexi_get_u32(made->data + VEXI_HEAD_SIZE);
+    made->data[head_size + 5] ^= 2; /* the codes are the first of the bulk */
+    index_refused("index-v2-codes-flipped-refused.bin", made, VEX_CORRUPT);
+    made->data[head_size + 5] ^= 2;
+    vexi_put_u32(made->data + VEXI_HEAD_CODE_BITS, 3);
+    head_mend(made);
+    index_refused("index-v2-bits-refused.bin", made, VEX_UNSUPPORTED);
+    vexi_put_u32(made->data + VEXI_HEAD_CODE_BITS, 8);
+    head_mend(made);
+    index_refused("index-v2-bits-size-refused.bin", made, VEX_CORRUPT);
+    vexi_put_u32(made->data + VEXI_HEAD_CODE_BITS, 4);
+    vexi_put_u32(made->data + VEXI_HEAD_CODE_PADDED, 128);
+    head_mend(made);
+    index_refused("index-v2-padded-refused.bin", made, VEX_CORRUPT);
+}
+
 TEST(index_files) {
     static const struct {
         const char *name;
         uint32_t lists;
         vex_metric metric;
-    } kinds[] = {{"index-v1-flat.bin", 0, VEX_METRIC_COSINE},
-                 {"index-v1-ivf.bin", 3, VEX_METRIC_L2}};
+        uint32_t bits;
+    } kinds[] = {{"index-v2-codes-1.bin", 3, VEX_METRIC_IP, 1},
+                 {"index-v2-codes-8.bin", 2, VEX_METRIC_COSINE, 8},
+                 {"index-v2-codes-4.bin", 3, VEX_METRIC_L2, 4},
+                 {"index-v1-flat.bin", 0, VEX_METRIC_COSINE, 0},
+                 {"index-v1-ivf.bin", 3, VEX_METRIC_L2, 0}};
     vexi_buffer made = buffer_make();
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         index_fixture f;
         index_make(&f, kinds[i].lists, kinds[i].metric);
+        if (kinds[i].bits > 0) {
+            fixture_codes(&f, kinds[i].bits);
+        }
         uint32_t head_size, head_crc;
         vexi_buffer_clear(&made);
         CHECK_OK(vexi_index_write(vex_test_env(), &f.input, &made, &head_size, &head_crc, &err));
@@ -422,6 +447,8 @@ TEST(index_files) {
         CHECK_OK(vexi_index_check_all(&file, &err));
         CHECK(file.metric == kinds[i].metric && file.list_count == kinds[i].lists);
         CHECK_EQ(file.row_count, 40);
+        CHECK_EQ(file.code_bits, kinds[i].bits);
+        CHECK(kinds[i].bits == 0 || file.calibration[31] == 31 * 31 + 1);
         bool found;
         uint64_t row;
         vex_string id = f.input.rows[33]->id;
@@ -430,6 +457,9 @@ TEST(index_files) {
         vexi_index_close(&file);
         vexi_free(vex_test_env(), memory);
         fixture_deinit(&f);
+        if (kinds[i].bits == 4) {
+            index_codes_refused(&made);
+        }
     }
     uint32_t head_size = vexi_get_u32(made.data + VEXI_HEAD_SIZE);
     made.data[head_size + 77] ^= 32;
@@ -442,9 +472,9 @@ TEST(index_files) {
     head_mend(&made);
     index_refused("index-v1-element-refused.bin", &made, VEX_UNSUPPORTED);
     made.data[VEXI_HEAD_ELEMENT] = 1;
-    vexi_put_u32(made.data + VEXI_HEAD_VERSION, 2);
+    vexi_put_u32(made.data + VEXI_HEAD_VERSION, 3);
     head_mend(&made);
-    index_refused("index-v2-refused.bin", &made, VEX_UNSUPPORTED);
+    index_refused("index-v3-refused.bin", &made, VEX_UNSUPPORTED);
     vexi_buffer_deinit(&made);
 }
 

@@ -65,9 +65,34 @@ static uint64_t use_layout(const vexi_index_file *file) {
     return sum;
 }
 
+/* Codes as a search reads them: the head's, then each list's bytes where their checksums match. */
+static uint64_t use_codes(vexi_index_file *file) {
+    uint64_t sum = 0;
+    if (file->code_bits == 0) {
+        return sum;
+    }
+    sum += file->origin[file->code_padded - 1] > 0;
+    uint64_t size = vexi_index_list_size(file->code_padded, 1, file->list_count);
+    for (uint64_t at = 0; at < size; at++) {
+        sum += file->center_codes[at];
+    }
+    for (uint32_t i = 0; i < file->list_count; i++) {
+        sum += file->code_errors[2 * (size_t)i] > file->code_errors[2 * (size_t)i + 1];
+        uint64_t offset = file->codes_offset + file->code_offsets[i];
+        size = file->code_offsets[i + 1] - file->code_offsets[i];
+        if (vexi_index_check(file, offset, size, NULL) == VEX_OK) {
+            VEX_ASSERT(vexi_index_checked(file, offset, size));
+            for (uint64_t at = 0; at < size; at++) {
+                sum += file->bytes.data[offset + at];
+            }
+        }
+    }
+    return sum;
+}
+
 static void use(vexi_index_file *file) {
     vex_error err;
-    uint64_t sum = use_layout(file);
+    uint64_t sum = use_layout(file) + use_codes(file);
     (void)vexi_index_check_all(file, &err);
     for (uint64_t row = 0; row < (uint64_t)file->row_count + 1 && row < 100; row++) {
         vex_string id;

@@ -73,8 +73,8 @@ static vex_status read_directory(vexi_span bytes, uint32_t head_size, head_secti
             offset % VEXI_INDEX_ALIGNMENT != 0) {
             return corrupt(err, "a section reaches out of the file");
         }
-        bool is_head = kind >= VEXI_SECTION_ROW_GROUPS && kind <= VEXI_SECTION_BLOCK_CRCS;
-        bool is_bulk = kind >= VEXI_SECTION_NORMS && kind <= VEXI_SECTION_ID_HASH;
+        bool is_head = kind >= VEXI_SECTION_ROW_GROUPS && kind <= VEXI_SECTION_HEAD_LAST;
+        bool is_bulk = kind >= VEXI_SECTION_NORMS && kind <= VEXI_SECTION_BULK_LAST;
         if (!is_head && !is_bulk) {
             if ((vexi_get_u32(entry) & VEXI_SECTION_MUST) != 0) {
                 return vexi_fail(err, VEX_UNSUPPORTED, "index file with an unknown section %u",
@@ -97,12 +97,17 @@ static bool section_is(const head_sections *sections, uint32_t kind, uint64_t si
     return sections->known[kind].size == size;
 }
 
+static uint64_t offset_of(const vexi_index_file *file, const head_sections *s, uint32_t kind) {
+    return s->known[kind].data == NULL ? 0 : (uint64_t)(s->known[kind].data - file->bytes.data);
+}
+
 /* Everything in one allocation behind `memory`. */
 typedef struct index_memory {
     vexi_row_group *row_groups;
     uint32_t *page_first;
     vexi_page *pages;
     uint32_t *list_first;
+    uint64_t *code_offsets;
     uint8_t *block_checked;
 } index_memory;
 
@@ -119,7 +124,10 @@ static vex_status read_allocate(const vexi_env *env, vexi_index_file *out, size_
     size_t first_size = (chunk_count + 1) * sizeof(uint32_t);
     size_t pages_size = page_count * sizeof(vexi_page);
     size_t lists_size = ((size_t)out->list_count + 1) * sizeof(uint32_t);
-    size_t total = groups_size + first_size + pages_size + lists_size + out->block_count + 5 * 16;
+    size_t offsets_size =
+        out->code_bits == 0 ? 0 : ((size_t)out->list_count + 1) * sizeof(uint64_t);
+    size_t total = groups_size + first_size + pages_size + lists_size + offsets_size +
+                   out->block_count + 6 * 16;
     out->memory = vexi_calloc(env, 1, total);
     if (out->memory == NULL) {
         return vexi_no_memory(err, total);
@@ -129,6 +137,7 @@ static vex_status read_allocate(const vexi_env *env, vexi_index_file *out, size_
     memory->page_first = carve(&next, first_size);
     memory->pages = carve(&next, pages_size);
     memory->list_first = carve(&next, lists_size);
+    memory->code_offsets = carve(&next, offsets_size);
     memory->block_checked = carve(&next, out->block_count);
     return VEX_OK;
 }
@@ -225,32 +234,88 @@ static vex_status read_lists(vexi_index_file *file, const head_sections *section
     return VEX_OK;
 }
 
+/* Where each list's codes begin, by the counts alone; the section must be as long as that. */
+static vex_status read_codes(vexi_index_file *file, const head_sections *sections,
+                             index_memory *memory, vex_error *err) {
+    if (file->code_bits == 0) {
+        return VEX_OK;
+    }
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < file->list_count; i++) {
+        memory->code_offsets[i] = offset;
+        offset += vexi_index_list_size(file->code_padded, file->code_bits,
+                                       memory->list_first[i + 1] - memory->list_first[i]);
+    }
+    memory->code_offsets[file->list_count] = offset;
+    if (!section_is(sections, VEXI_SECTION_LIST_CODES, offset)) {
+        return corrupt(err, "the codes have another size than the lists tell");
+    }
+    file->origin = (const float *)(const void *)sections->known[VEXI_SECTION_ORIGIN].data;
+    file->code_errors = (const float *)(const void *)sections->known[VEXI_SECTION_CODE_ERRORS].data;
+    file->center_codes = sections->known[VEXI_SECTION_CENTER_CODES].data;
+    const uint8_t *p = sections->known[VEXI_SECTION_CALIBRATION].data;
+    for (uint32_t i = 0; i < VEXI_INDEX_CALIBRATION_COUNT; i++) {
+        file->calibration[i] = vexi_get_u32(p + i * (size_t)4);
+    }
+    file->codes_offset = offset_of(file, sections, VEXI_SECTION_LIST_CODES);
+    file->code_offsets = memory->code_offsets;
+    return VEX_OK;
+}
+
 /* Counts of the header against the sizes of the sections that they stand for. */
 static vex_status check_sizes(const vexi_index_file *file, const head_sections *s,
                               size_t chunk_count, uint32_t page_count, vex_error *err) {
     uint64_t rows = file->row_count;
     uint64_t lists = file->list_count;
+    bool coded = file->code_bits != 0;
     bool cosine = file->metric == VEX_METRIC_COSINE;
-    bool fit = section_is(s, VEXI_SECTION_ROW_GROUPS,
-                          file->layout.row_group_count * (uint64_t)VEXI_ROW_GROUP_SIZE) &&
-               section_is(s, VEXI_SECTION_PAGE_FIRST, ((uint64_t)chunk_count + 1) * 4) &&
-               section_is(s, VEXI_SECTION_PAGES, page_count * (uint64_t)VEXI_PAGE_SIZE) &&
-               section_is(s, VEXI_SECTION_LIST_FIRST, lists == 0 ? 0 : (lists + 1) * 4) &&
-               section_is(s, VEXI_SECTION_CENTROIDS, lists * file->dimension * 4) &&
-               section_is(s, VEXI_SECTION_RADII, lists * 4) &&
-               section_is(s, VEXI_SECTION_BLOCK_CRCS, (uint64_t)file->block_count * 4) &&
-               section_is(s, VEXI_SECTION_NORMS, cosine ? rows * 4 : 0) &&
-               section_is(s, VEXI_SECTION_VECTOR_CRCS, rows * 4) &&
-               section_is(s, VEXI_SECTION_ID_OFFSETS, (rows + 1) * 4) &&
-               s->known[VEXI_SECTION_ID_HASH].size % VEXI_HASH_SLOT_SIZE == 0 &&
-               s->known[VEXI_SECTION_ID_HASH].size / VEXI_HASH_SLOT_SIZE > rows &&
-               s->known[VEXI_SECTION_ID_HASH].size / VEXI_HASH_SLOT_SIZE <= UINT32_MAX &&
-               s->known[VEXI_SECTION_IDS].size <= UINT32_MAX;
+    bool fit =
+        section_is(s, VEXI_SECTION_ROW_GROUPS,
+                   file->layout.row_group_count * (uint64_t)VEXI_ROW_GROUP_SIZE) &&
+        section_is(s, VEXI_SECTION_PAGE_FIRST, ((uint64_t)chunk_count + 1) * 4) &&
+        section_is(s, VEXI_SECTION_PAGES, page_count * (uint64_t)VEXI_PAGE_SIZE) &&
+        section_is(s, VEXI_SECTION_LIST_FIRST, lists == 0 ? 0 : (lists + 1) * 4) &&
+        section_is(s, VEXI_SECTION_CENTROIDS, lists * file->dimension * 4) &&
+        section_is(s, VEXI_SECTION_RADII, lists * 4) &&
+        section_is(s, VEXI_SECTION_ORIGIN, file->code_padded * (uint64_t)4) &&
+        section_is(s, VEXI_SECTION_CODE_ERRORS, coded ? lists * 8 : 0) &&
+        section_is(s, VEXI_SECTION_CENTER_CODES,
+                   coded ? vexi_index_list_size(file->code_padded, 1, file->list_count) : 0) &&
+        section_is(s, VEXI_SECTION_CALIBRATION,
+                   coded ? VEXI_INDEX_CALIBRATION_COUNT * (uint64_t)4 : 0) &&
+        (coded || section_is(s, VEXI_SECTION_LIST_CODES, 0)) &&
+        section_is(s, VEXI_SECTION_BLOCK_CRCS, (uint64_t)file->block_count * 4) &&
+        section_is(s, VEXI_SECTION_NORMS, cosine ? rows * 4 : 0) &&
+        section_is(s, VEXI_SECTION_VECTOR_CRCS, rows * 4) &&
+        section_is(s, VEXI_SECTION_ID_OFFSETS, (rows + 1) * 4) &&
+        s->known[VEXI_SECTION_ID_HASH].size % VEXI_HASH_SLOT_SIZE == 0 &&
+        s->known[VEXI_SECTION_ID_HASH].size / VEXI_HASH_SLOT_SIZE > rows &&
+        s->known[VEXI_SECTION_ID_HASH].size / VEXI_HASH_SLOT_SIZE <= UINT32_MAX &&
+        s->known[VEXI_SECTION_IDS].size <= UINT32_MAX;
     return fit ? VEX_OK : corrupt(err, "a section has another size than the head tells");
 }
 
-static uint64_t offset_of(const vexi_index_file *file, const head_sections *s, uint32_t kind) {
-    return s->known[kind].data == NULL ? 0 : (uint64_t)(s->known[kind].data - file->bytes.data);
+/* What version 2 added to the header. */
+static vex_status read_code_header(vexi_index_file *out, vex_error *err) {
+    const uint8_t *p = out->bytes.data;
+    if (vexi_get_u32(p + VEXI_HEAD_VERSION) < 2) {
+        return VEX_OK;
+    }
+    out->code_bits = vexi_get_u32(p + VEXI_HEAD_CODE_BITS);
+    if (out->code_bits == 0) {
+        return VEX_OK;
+    }
+    if (!vexi_schema_bits_valid(out->code_bits)) {
+        return vexi_fail(err, VEX_UNSUPPORTED, "index file with codes of %u bits", out->code_bits);
+    }
+    out->code_padded = vexi_get_u32(p + VEXI_HEAD_CODE_PADDED);
+    if (out->list_count == 0 || out->code_padded != vexi_index_padded(out->dimension)) {
+        return corrupt(err, "the codes contradict the vectors");
+    }
+    out->row_length = vexi_get_f32(p + VEXI_HEAD_ROW_LENGTH);
+    out->rotation_seed = vexi_get_u64(p + VEXI_HEAD_ROTATION_SEED);
+    out->center_error = vexi_get_f32(p + VEXI_HEAD_CENTER_ERROR);
+    return VEX_OK;
 }
 
 static vex_status read_head(vexi_index_file *out, vex_error *err) {
@@ -278,6 +343,7 @@ static vex_status read_head(vexi_index_file *out, vex_error *err) {
         out->vector_stride != out->dimension * 4) {
         return corrupt(err, "the head contradicts itself");
     }
+    VEX_TRY(read_code_header(out, err));
     uint32_t page_count = vexi_get_u32(p + VEXI_HEAD_PAGE_COUNT);
     vexi_segment_layout *layout = &out->layout;
     layout->file_size = vexi_get_u64(p + VEXI_HEAD_SEGMENT_SIZE);
@@ -300,12 +366,13 @@ static vex_status read_head(vexi_index_file *out, vex_error *err) {
     size_t chunk_count = (size_t)layout->column_count * layout->row_group_count;
     VEX_TRY(check_sizes(out, &sections, chunk_count, page_count, err));
 
-    index_memory memory = {NULL, NULL, NULL, NULL, NULL};
+    index_memory memory = {.row_groups = NULL};
     VEX_TRY(read_allocate(out->env, out, chunk_count, page_count, &memory, err));
     VEX_TRY(
         read_row_groups(out, sections.known[VEXI_SECTION_ROW_GROUPS].data, memory.row_groups, err));
     VEX_TRY(read_pages(out, &sections, chunk_count, page_count, &memory, err));
     VEX_TRY(read_lists(out, &sections, &memory, err));
+    VEX_TRY(read_codes(out, &sections, &memory, err));
     layout->row_groups = memory.row_groups;
     layout->page_first = memory.page_first;
     layout->pages = memory.pages;

@@ -4,13 +4,14 @@
 #define VEXI_FORMAT_INDEX_TEST_INPUT_H
 
 #include "check.h"
-#include "format/index_file.h"
+#include "format/index_internal.h"
 
 typedef struct index_fixture {
     vexi_arena arena;
     vexi_schema schema;
     vexi_segment_layout layout;
     vexi_index_input input;
+    vexi_index_codes codes; /* of input, after fixture_codes */
 } index_fixture;
 
 static inline void *fixture_array(index_fixture *f, size_t count, size_t size) {
@@ -110,6 +111,63 @@ static inline void fixture_init(index_fixture *f, uint32_t row_count, uint32_t d
         f->input.radii = radii;
         f->input.list_first = first;
     }
+}
+
+/* Bytes of a list's codes; the errors come with them, as they do where codes are made. */
+static inline uint8_t fixture_code_byte(uint64_t at) {
+    return (uint8_t)(at * 31 + at / 251);
+}
+
+static inline vex_status fixture_write_lists(void *context, uint8_t *out, vex_error *err) {
+    (void)err;
+    index_fixture *f = context;
+    CHECK((uintptr_t)out % 64 == 0);
+    for (uint64_t i = 0; i < f->codes.lists_size; i++) {
+        out[i] = fixture_code_byte(i);
+    }
+    float *errors = (float *)(uintptr_t)f->codes.errors;
+    for (uint32_t i = 0; i < f->input.list_count * 2; i++) {
+        errors[i] = (float)i / 16;
+    }
+    return VEX_OK;
+}
+
+/* Give it codes of so many bits. */
+static inline void fixture_codes(index_fixture *f, uint32_t bits) {
+    uint32_t lists = f->input.list_count;
+    uint32_t padded = (f->schema.dimension + 63) / 64 * 64;
+    float *origin = fixture_array(f, padded, sizeof *origin);
+    uint64_t centers_size = vexi_index_list_size(padded, 1, lists);
+    uint8_t *centers = fixture_array(f, centers_size, 1);
+    uint32_t *calibration = fixture_array(f, VEXI_INDEX_CALIBRATION_COUNT, sizeof *calibration);
+    for (uint32_t i = 0; i < padded; i++) {
+        origin[i] = (float)i - 2.5f;
+    }
+    for (uint64_t i = 0; i < centers_size; i++) {
+        centers[i] = (uint8_t)(i * 7);
+    }
+    for (uint32_t i = 0; i < VEXI_INDEX_CALIBRATION_COUNT; i++) {
+        calibration[i] = i * i + 1;
+    }
+    f->codes = (vexi_index_codes){
+        .bits = bits,
+        .padded = padded,
+        .rotation_seed = UINT64_C(0x123456789abcdef),
+        .row_length = 1.5f,
+        .center_error = 0.25f,
+        .origin = origin,
+        .errors = fixture_array(f, lists * (size_t)2, sizeof(float)),
+        .center_codes = centers,
+        .center_codes_size = centers_size,
+        .calibration = calibration,
+        .write_lists = fixture_write_lists,
+        .context = f,
+    };
+    for (uint32_t i = 0; i < lists; i++) {
+        f->codes.lists_size +=
+            vexi_index_list_size(padded, bits, f->input.list_first[i + 1] - f->input.list_first[i]);
+    }
+    f->input.codes = &f->codes;
 }
 
 static inline void fixture_deinit(index_fixture *f) {

@@ -50,6 +50,32 @@ static uint64_t plan_place(file_plan *plan, uint32_t first, uint64_t offset) {
     return align_up(offset);
 }
 
+/* Bytes of all lists' codes. */
+static uint64_t codes_size(const vexi_index_input *input) {
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < input->list_count; i++) {
+        size += vexi_index_list_size(input->codes->padded, input->codes->bits,
+                                     input->list_first[i + 1] - input->list_first[i]);
+    }
+    return size;
+}
+
+static void plan_codes_head(file_plan *plan, const vexi_index_input *input) {
+    const vexi_index_codes *codes = input->codes;
+    if (codes == NULL) {
+        return;
+    }
+    uint64_t centers_size = vexi_index_list_size(codes->padded, 1, input->list_count);
+    VEX_ASSERT(input->list_count > 0 && vexi_schema_bits_valid(codes->bits));
+    VEX_ASSERT(codes->padded == vexi_index_padded(input->schema->dimension));
+    VEX_ASSERT(codes->center_codes_size == centers_size);
+    VEX_ASSERT(codes->lists_size == codes_size(input));
+    plan_add(plan, VEXI_SECTION_ORIGIN, codes->padded * (uint64_t)4);
+    plan_add(plan, VEXI_SECTION_CODE_ERRORS, input->list_count * (uint64_t)8);
+    plan_add(plan, VEXI_SECTION_CENTER_CODES, centers_size);
+    plan_add(plan, VEXI_SECTION_CALIBRATION, VEXI_INDEX_CALIBRATION_COUNT * (uint64_t)4);
+}
+
 static vex_status plan_file(file_plan *plan, const vexi_index_input *input, vex_error *err) {
     const vexi_segment_layout *layout = input->layout;
     uint64_t rows = input->row_count;
@@ -77,7 +103,10 @@ static vex_status plan_file(file_plan *plan, const vexi_index_input *input, vex_
         plan_add(plan, VEXI_SECTION_CENTROIDS, input->list_count * dimension * 4);
         plan_add(plan, VEXI_SECTION_RADII, (uint64_t)input->list_count * 4);
     }
+    plan_codes_head(plan, input);
     uint32_t bulk_first = plan->count;
+    /* Codes come first: what a search reads stands together. */
+    plan_add(plan, VEXI_SECTION_LIST_CODES, input->codes == NULL ? 0 : input->codes->lists_size);
     if (input->schema->metric == VEX_METRIC_COSINE) {
         plan_add(plan, VEXI_SECTION_NORMS, rows * 4);
     }
@@ -88,6 +117,9 @@ static vex_status plan_file(file_plan *plan, const vexi_index_input *input, vex_
 
     /* The bulk's size gives the number of blocks, whose section ends the head. */
     uint64_t bulk_size = plan_place(plan, bulk_first, 0);
+    if (bulk_size / VEXI_INDEX_BLOCK_SIZE >= VEXI_INDEX_HEAD_SIZE_MAX / 4) {
+        return vexi_fail(err, VEX_LIMIT, "an index of %llu bytes", (unsigned long long)bulk_size);
+    }
     plan->block_count = (uint32_t)((bulk_size + VEXI_INDEX_BLOCK_SIZE - 1) / VEXI_INDEX_BLOCK_SIZE);
     section bulk[VEXI_SECTION_COUNT_MAX];
     uint32_t bulk_count = plan->count - bulk_first;
@@ -121,7 +153,8 @@ static uint8_t *place(const file_plan *plan, uint8_t *file, uint32_t kind) {
 static void write_header(const file_plan *plan, const vexi_index_input *input, uint8_t *file) {
     const vexi_segment_layout *layout = input->layout;
     memcpy(file + VEXI_HEAD_MAGIC, vexi_index_magic, sizeof vexi_index_magic);
-    vexi_put_u32(file + VEXI_HEAD_VERSION, VEXI_INDEX_VERSION);
+    vexi_put_u32(file + VEXI_HEAD_VERSION,
+                 input->codes != NULL ? VEXI_INDEX_VERSION : VEXI_INDEX_VERSION_PLAIN);
     vexi_put_u32(file + VEXI_HEAD_SIZE, (uint32_t)plan->head_size);
     vexi_put_u64(file + VEXI_HEAD_FILE_SIZE, plan->file_size);
     memcpy(file + VEXI_HEAD_SEGMENT, input->segment, 36);
@@ -143,6 +176,13 @@ static void write_header(const file_plan *plan, const vexi_index_input *input, u
     vexi_put_u32(file + VEXI_HEAD_ROW_GROUP_COUNT, layout->row_group_count);
     vexi_put_u32(file + VEXI_HEAD_COLUMN_COUNT, layout->column_count);
     vexi_put_u32(file + VEXI_HEAD_PAGE_COUNT, plan->page_count);
+    if (input->codes != NULL) {
+        vexi_put_u32(file + VEXI_HEAD_CODE_BITS, input->codes->bits);
+        vexi_put_u32(file + VEXI_HEAD_CODE_PADDED, input->codes->padded);
+        vexi_put_f32(file + VEXI_HEAD_ROW_LENGTH, input->codes->row_length);
+        vexi_put_u64(file + VEXI_HEAD_ROTATION_SEED, input->codes->rotation_seed);
+        vexi_put_f32(file + VEXI_HEAD_CENTER_ERROR, input->codes->center_error);
+    }
     for (uint32_t i = 0; i < plan->count; i++) {
         uint8_t *entry = file + VEXI_HEAD_DIRECTORY + i * (size_t)VEXI_SECTION_ENTRY_SIZE;
         vexi_put_u32(entry, plan->sections[i].kind);
@@ -189,6 +229,27 @@ static void write_lists(const file_plan *plan, const vexi_index_input *input, ui
     memcpy(place(plan, file, VEXI_SECTION_CENTROIDS), input->centroids,
            (size_t)input->list_count * input->schema->dimension * 4);
     memcpy(place(plan, file, VEXI_SECTION_RADII), input->radii, (size_t)input->list_count * 4);
+}
+
+/* The lists' bytes go straight to their place, aligned as sections and buffers are. The errors are
+ * known when they are written. */
+static vex_status write_codes(const file_plan *plan, const vexi_index_input *input, uint8_t *file,
+                              vex_error *err) {
+    const vexi_index_codes *codes = input->codes;
+    if (codes == NULL) {
+        return VEX_OK;
+    }
+    VEX_TRY(codes->write_lists(codes->context, place(plan, file, VEXI_SECTION_LIST_CODES), err));
+    memcpy(place(plan, file, VEXI_SECTION_ORIGIN), codes->origin, codes->padded * (size_t)4);
+    memcpy(place(plan, file, VEXI_SECTION_CODE_ERRORS), codes->errors,
+           input->list_count * (size_t)8);
+    memcpy(place(plan, file, VEXI_SECTION_CENTER_CODES), codes->center_codes,
+           (size_t)codes->center_codes_size);
+    uint8_t *p = place(plan, file, VEXI_SECTION_CALIBRATION);
+    for (uint32_t i = 0; i < VEXI_INDEX_CALIBRATION_COUNT; i++) {
+        vexi_put_u32(p + i * (size_t)4, codes->calibration[i]);
+    }
+    return VEX_OK;
 }
 
 static void write_rows(const file_plan *plan, const vexi_index_input *input, uint8_t *file) {
@@ -260,10 +321,12 @@ vex_status vexi_index_write(const vexi_env *env, const vexi_index_input *input, 
     if (file == NULL) {
         return vexi_buffer_check(out, err);
     }
+    VEX_ASSERT((uintptr_t)file % VEXI_INDEX_ALIGNMENT == 0);
     memset(file, 0, plan.file_size);
     write_header(&plan, input, file);
     write_layout(&plan, input->layout, file);
     write_lists(&plan, input, file);
+    VEX_TRY(write_codes(&plan, input, file, err));
     write_rows(&plan, input, file);
     VEX_TRY(write_hash(&plan, input, file, err));
 

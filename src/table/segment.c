@@ -65,8 +65,20 @@ static bool is_damage(vex_status status) {
     return status == VEX_CORRUPT || status == VEX_UNSUPPORTED || status == VEX_NOT_FOUND;
 }
 
-static vex_status open_indexed(vexi_segment *segment, const char *folder, const vexi_delta_add *add,
-                               vex_error *err) {
+/* Codes serve queries rotated as the rows were. Another seed in the table's configuration (another
+ * engine rewrote it) leaves the lists, which are then compared exactly. */
+static void codes_check(vexi_segment *segment, const vexi_schema *schema) {
+    vexi_index_file *index = &segment->index;
+    if (index->code_bits != 0 && index->rotation_seed != schema->rotation_seed) {
+        vexi_log(segment->core->env, 2,
+                 "%s: codes of another rotation than the collection's are left aside",
+                 segment->index_object.name);
+        index->code_bits = 0;
+    }
+}
+
+static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema, const char *folder,
+                               const vexi_delta_add *add, vex_error *err) {
     const vexi_env *env = segment->core->env;
     char *index_name = join(env, folder, "/", add->index.path);
     if (index_name == NULL) {
@@ -102,6 +114,7 @@ static vex_status open_indexed(vexi_segment *segment, const char *folder, const 
         return vexi_fail(err, VEX_CORRUPT, "%s: the index file belongs to another data file",
                          segment->object_name);
     }
+    codes_check(segment, schema);
     segment->row_count = index->row_count;
     segment->checked = vexi_calloc(env, vexi_bitmap_words(segment->row_count), sizeof(uint64_t));
     if (segment->checked == NULL) {
@@ -251,7 +264,7 @@ static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char 
                                          &segment->data, &damage);
     if (status == VEX_OK) {
         status = add->index.path.data != NULL && !plain
-                     ? open_indexed(segment, folder, add, &damage)
+                     ? open_indexed(segment, &schema->schema, folder, add, &damage)
                      : open_foreign(segment, &schema->schema, add, &damage);
     }
     if (status == VEX_INVALID || status == VEX_UNSUPPORTED || status == VEX_LIMIT) {
