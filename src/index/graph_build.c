@@ -1,0 +1,502 @@
+/* Building: near rows by clustering, then rounds of walking, pruning, turning edges around.
+ *
+ *   seed     each row's near rows from the leaves of a clustering (graph_seed.c)
+ *   link     per row: prune the candidates; per row again: the edges that came to it join its
+ *            candidates, prune, fill every slot, encode the neighbours
+ *   refine   per row: walk towards it from the entries as a query would; what was expanded joins
+ *            the candidates; link
+ *   connect  every row is reachable from the entries (graph_connect.c)
+ *
+ * A step writes only what belongs to its own row and reads only what the step before wrote: any
+ * number of threads builds the same graph, without locks. Slices are a few milliseconds long, so
+ * that others get the threads in between. */
+#include <math.h>
+#include <string.h>
+
+#include "index/graph_internal.h"
+#include "index/kmeans.h"
+
+#define SLICE       128u
+#define ORIGIN_ROWS 65536u
+#define REFINE_EF   80u
+#define ROUNDS      1u
+#define WALK_ITEMS  384u
+
+/* ---- Slices ---------------------------------------------------------------------------------- */
+
+typedef struct run_job {
+    vexi_graph_builder *builder;
+    vexi_graph_step step;
+    void *argument;
+    uint32_t item_count;
+    uint32_t slice;
+    double part;
+    atomic_uint_fast32_t done;
+} run_job;
+
+vexi_graph_worker *vexi_graph_worker_take(vexi_graph_builder *builder) {
+    for (uint32_t i = 0;; i = (i + 1) % builder->worker_count) {
+        if (!atomic_flag_test_and_set_explicit(&builder->workers[i].busy, memory_order_acquire)) {
+            return &builder->workers[i];
+        }
+    }
+}
+
+void vexi_graph_worker_give(vexi_graph_worker *worker) {
+    atomic_flag_clear_explicit(&worker->busy, memory_order_release);
+}
+
+static bool is_cancelled(const vexi_graph_builder *builder) {
+    return builder->options->cancel != NULL &&
+           __atomic_load_n(builder->options->cancel, __ATOMIC_RELAXED) != 0;
+}
+
+static void run_slice(void *argument, size_t i) {
+    run_job *job = argument;
+    vexi_graph_builder *builder = job->builder;
+    if (is_cancelled(builder)) {
+        atomic_store(&builder->failed, VEX_CANCELLED);
+    }
+    if (atomic_load_explicit(&builder->failed, memory_order_relaxed) != VEX_OK) {
+        return;
+    }
+    vexi_graph_worker *worker = vexi_graph_worker_take(builder);
+    uint32_t first = (uint32_t)i * job->slice;
+    uint32_t count = job->item_count - first;
+    count = count < job->slice ? count : job->slice;
+    vex_status status = job->step(builder, worker, first, count, job->argument);
+    vexi_graph_worker_give(worker);
+    if (status != VEX_OK) {
+        atomic_store(&builder->failed, (int)status);
+    }
+    if (builder->options->rows_done != NULL && job->part > 0) {
+        double done = (double)(atomic_fetch_add(&job->done, count) + count) / job->item_count;
+        uint64_t rows = (uint64_t)((builder->part_done + job->part * done) * builder->row_count);
+        __atomic_store_n(builder->options->rows_done, rows, __ATOMIC_RELAXED);
+    }
+}
+
+vex_status vexi_graph_run(vexi_graph_builder *builder, uint32_t item_count, uint32_t slice,
+                          vexi_graph_step step, void *argument, double part, vex_error *err) {
+    run_job job = {.builder = builder,
+                   .step = step,
+                   .argument = argument,
+                   .item_count = item_count,
+                   .slice = slice,
+                   .part = part};
+    vexi_parallel(builder->env, (item_count + slice - 1) / slice, run_slice, &job);
+    builder->part_done += part;
+    int failed = atomic_load(&builder->failed);
+    if (failed == VEX_CANCELLED) {
+        return vexi_fail(err, VEX_CANCELLED, "the graph's build was cancelled");
+    }
+    return failed == VEX_OK ? VEX_OK : vexi_no_memory(err, 0);
+}
+
+/* ---- Preparation ----------------------------------------------------------------------------- */
+
+static vex_status copy_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
+                            uint32_t count, void *argument) {
+    (void)worker;
+    const float *const *rows = argument;
+    const vexi_graph_layout *layout = &builder->graph->layout;
+    for (uint32_t i = first; i < first + count; i++) {
+        float *out = (float *)(void *)(builder->nodes + (size_t)i * layout->node_size);
+        memset(out, 0, layout->blocks_offset);
+        memcpy(out, rows[i], builder->dimension * sizeof *out);
+        builder->vectors[i] = out;
+        double square = 0;
+        for (uint32_t j = 0; j < builder->dimension; j++) {
+            square += (double)out[j] * out[j];
+        }
+        if (layout->metric == VEX_METRIC_COSINE) {
+            double scale = square > 0 ? 1.0 / sqrt(square) : 0;
+            for (uint32_t j = 0; j < builder->dimension; j++) {
+                out[j] = (float)(out[j] * scale);
+            }
+        } else if (layout->metric == VEX_METRIC_IP) {
+            builder->squares[i] = (float)square;
+        }
+    }
+    return VEX_OK;
+}
+
+/* The mean of the rows, or of a sample, and the lengths. */
+static void measure(vexi_graph_builder *builder, double *sums) {
+    uint32_t step = builder->row_count / ORIGIN_ROWS + 1;
+    uint32_t count = 0;
+    double squares = 0;
+    for (uint32_t j = 0; j < builder->dimension; j++) {
+        sums[j] = 0;
+    }
+    for (uint32_t i = 0; i < builder->row_count; i += step) {
+        for (uint32_t j = 0; j < builder->dimension; j++) {
+            double value = builder->vectors[i][j];
+            sums[j] += value;
+            squares += value * value;
+        }
+        count++;
+    }
+    for (uint32_t j = 0; j < builder->dimension; j++) {
+        builder->origin[j] = (float)(sums[j] / count);
+    }
+    builder->graph->row_length =
+        builder->graph->layout.metric == VEX_METRIC_COSINE ? 1.0f : (float)sqrt(squares / count);
+    if (builder->squares != NULL) {
+        float largest = 0;
+        for (uint32_t i = 0; i < builder->row_count; i++) {
+            largest = builder->squares[i] > largest ? builder->squares[i] : largest;
+        }
+        for (uint32_t i = 0; i < builder->row_count; i++) {
+            float square = largest - builder->squares[i];
+            builder->extras[i] = square > 0 ? sqrtf(square) : 0;
+        }
+        builder->graph->parameters[0] = largest;
+    }
+}
+
+/* ---- Edges ----------------------------------------------------------------------------------- */
+
+static void list_set(vexi_graph_builder *builder, uint32_t row, const vexi_graph_item *items,
+                     uint32_t selected, uint32_t count) {
+    count = count < VEXI_GRAPH_LIST ? count : VEXI_GRAPH_LIST;
+    memcpy(builder->lists + (size_t)row * VEXI_GRAPH_LIST, items, count * sizeof *items);
+    builder->list_counts[row] = (uint8_t)count;
+    builder->selected_counts[row] = (uint8_t)selected;
+}
+
+static uint32_t list_get(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *out) {
+    uint32_t count = builder->list_counts[row];
+    memcpy(out, builder->lists + (size_t)row * VEXI_GRAPH_LIST, count * sizeof *out);
+    return count;
+}
+
+static vex_status prune_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
+                             uint32_t count, void *argument) {
+    float alpha = *(const float *)argument;
+    for (uint32_t row = first; row < first + count; row++) {
+        uint32_t items = list_get(builder, row, worker->items);
+        uint32_t selected =
+            vexi_graph_prune(builder, row, worker->items, &items, alpha, worker->left);
+        list_set(builder, row, worker->items, selected, items);
+    }
+    return VEX_OK;
+}
+
+/* Edges by where they lead. */
+typedef struct reverse {
+    uint64_t *first; /* row_count + 1 */
+    vexi_graph_item *items;
+    float alpha;
+} reverse;
+
+static vex_status reverse_make(vexi_graph_builder *builder, reverse *r, vex_error *err) {
+    uint32_t row_count = builder->row_count;
+    uint64_t total = 0;
+    r->first = vexi_calloc(builder->env, (size_t)row_count + 2, sizeof *r->first);
+    if (r->first == NULL) {
+        return vexi_no_memory(err, row_count * sizeof *r->first);
+    }
+    for (uint32_t row = 0; row < row_count; row++) {
+        const vexi_graph_item *list = builder->lists + (size_t)row * VEXI_GRAPH_LIST;
+        for (uint32_t i = 0; i < builder->selected_counts[row]; i++) {
+            r->first[list[i].row + 2]++;
+        }
+        total += builder->selected_counts[row];
+    }
+    r->items = vexi_alloc_array(builder->env, total + 1, sizeof *r->items);
+    if (r->items == NULL) {
+        return vexi_no_memory(err, total * sizeof *r->items);
+    }
+    for (uint32_t row = 0; row < row_count; row++) {
+        r->first[row + 2] += r->first[row + 1];
+    }
+    for (uint32_t row = 0; row < row_count; row++) {
+        const vexi_graph_item *list = builder->lists + (size_t)row * VEXI_GRAPH_LIST;
+        for (uint32_t i = 0; i < builder->selected_counts[row]; i++) {
+            r->items[r->first[list[i].row + 1]++] =
+                (vexi_graph_item){.key = list[i].key, .row = row};
+        }
+    }
+    return VEX_OK;
+}
+
+static void reverse_free(const vexi_env *env, reverse *r) {
+    vexi_free(env, r->first);
+    vexi_free(env, r->items);
+}
+
+static vex_status link_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
+                            uint32_t count, void *argument) {
+    const reverse *r = argument;
+    const vexi_graph_layout *layout = &builder->graph->layout;
+    for (uint32_t row = first; row < first + count; row++) {
+        uint32_t items = list_get(builder, row, worker->items);
+        uint64_t from = r->first[row];
+        uint64_t incoming = r->first[row + 1] - from;
+        /* Of a hub's many edges a spread share. */
+        uint64_t most = VEXI_GRAPH_CANDIDATES_MAX - VEXI_GRAPH_LIST;
+        uint64_t step = incoming / most + 1;
+        for (uint64_t i = 0; i < incoming; i += step) {
+            worker->items[items++] = r->items[from + i];
+        }
+        uint32_t selected =
+            vexi_graph_prune(builder, row, worker->items, &items, r->alpha, worker->left);
+        list_set(builder, row, worker->items, selected, items);
+        uint32_t *neighbours =
+            (uint32_t *)(void *)(builder->nodes + (size_t)row * layout->node_size +
+                                 layout->neighbours_offset);
+        for (uint32_t i = 0; i < builder->degree; i++) {
+            neighbours[i] = i < items ? worker->items[i].row : row;
+        }
+        vexi_graph_encode(builder, row, worker->values);
+    }
+    return VEX_OK;
+}
+
+static vex_status find_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
+                            uint32_t count, void *argument) {
+    float alpha = *(const float *)argument;
+    vexi_code_layout layout = vexi_code_layout_of(VEX_METRIC_L2, builder->dimension, 1);
+    for (uint32_t row = first; row < first + count; row++) {
+        vexi_code_query query;
+        vexi_arena arena;
+        vexi_arena_init(&arena, builder->env);
+        vex_status status =
+            vexi_code_query_init(&query, &layout, builder->rotation, builder->vectors[row],
+                                 builder->graph->origin, 1.0f, &arena, NULL);
+        uint32_t items = 0;
+        if (status == VEX_OK) {
+            items = vexi_graph_find(builder, &query, row, REFINE_EF, worker->scratch, worker->items,
+                                    WALK_ITEMS);
+        }
+        vexi_arena_deinit(&arena);
+        if (status != VEX_OK) {
+            return status;
+        }
+        if (builder->extras != NULL) {
+            for (uint32_t i = 0; i < items; i++) {
+                worker->items[i].key = vexi_graph_between(builder, row, worker->items[i].row);
+            }
+        }
+        items += list_get(builder, row, worker->items + items);
+        uint32_t selected =
+            vexi_graph_prune(builder, row, worker->items, &items, alpha, worker->left);
+        list_set(builder, row, worker->items, selected, items);
+    }
+    return VEX_OK;
+}
+
+static vex_status link_rows(vexi_graph_builder *builder, float alpha, double part, vex_error *err) {
+    reverse r = {.alpha = alpha};
+    vex_status status = reverse_make(builder, &r, err);
+    if (status == VEX_OK) {
+        status = vexi_graph_run(builder, builder->row_count, SLICE, link_step, &r, part, err);
+    }
+    reverse_free(builder->env, &r);
+    return status;
+}
+
+/* ---- Codes ----------------------------------------------------------------------------------- */
+
+/* `add` of code i in a run of blocks. */
+static float *code_add(const vexi_graph_layout *layout, uint8_t *blocks, uint32_t i) {
+    uint8_t *block = blocks + i / VEXI_CODE_BLOCK_ROWS * vexi_code_block_size(layout->padded);
+    return (float *)(void *)(block + (size_t)layout->padded * 4) + i % VEXI_CODE_BLOCK_ROWS;
+}
+
+void vexi_graph_encode(const vexi_graph_builder *builder, uint32_t row, float *scratch) {
+    const vexi_graph_layout *layout = &builder->graph->layout;
+    vexi_code_layout codes = vexi_code_layout_of(VEX_METRIC_L2, builder->dimension, 1);
+    uint8_t *blocks = builder->nodes + (size_t)row * layout->node_size + layout->blocks_offset;
+    const uint32_t *neighbours = vexi_graph_neighbours(builder->graph, row);
+    const float *vectors[VEXI_GRAPH_DEGREE_MAX];
+    for (uint32_t i = 0; i < builder->degree; i++) {
+        vectors[i] = builder->vectors[neighbours[i]];
+    }
+    float error;
+    float record_error;
+    vexi_code_encode(&codes, builder->rotation, vectors, builder->degree, builder->vectors[row],
+                     builder->origin, blocks, &error, &record_error, scratch);
+    if (builder->squares != NULL) {
+        for (uint32_t i = 0; i < builder->degree; i++) {
+            *code_add(layout, blocks, i) += builder->squares[row] - builder->squares[neighbours[i]];
+        }
+    }
+}
+
+/* Rows spread over the row order, which is the order of clusters in a segment. */
+static vex_status make_entries(vexi_graph_builder *builder, float *scratch, vex_error *err) {
+    vexi_graph *graph = builder->graph;
+    const vexi_env *env = builder->env;
+    uint32_t count =
+        builder->row_count < VEXI_GRAPH_ENTRIES_MAX ? builder->row_count : VEXI_GRAPH_ENTRIES_MAX;
+    vexi_code_layout layout = vexi_code_layout_of(VEX_METRIC_L2, builder->dimension, 1);
+    uint32_t *entries = vexi_alloc_array(env, count, sizeof *entries);
+    uint8_t *codes = vexi_alloc_aligned(env, vexi_code_list_size(&layout, count));
+    const float **vectors = vexi_alloc_array(env, count, sizeof *vectors);
+    graph->entries = entries;
+    graph->entry_codes = codes;
+    if (entries == NULL || codes == NULL || vectors == NULL) {
+        vexi_free(env, vectors);
+        return vexi_no_memory(err, count * sizeof *entries);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        entries[i] = (uint32_t)(((uint64_t)i * 2 + 1) * builder->row_count / (2 * (uint64_t)count));
+        vectors[i] = builder->vectors[entries[i]];
+    }
+    float record_error;
+    vexi_code_encode(&layout, builder->rotation, vectors, count, builder->origin, builder->origin,
+                     codes, &graph->entry_error, &record_error, scratch);
+    if (builder->squares != NULL) {
+        for (uint32_t i = 0; i < count; i++) {
+            *code_add(&graph->layout, codes, i) -= builder->squares[entries[i]];
+        }
+    }
+    graph->entry_count = count;
+    vexi_free(env, vectors);
+    return VEX_OK;
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
+static vex_status workers_make(vexi_graph_builder *builder, vex_error *err) {
+    const vexi_env *env = builder->env;
+    uint32_t count = env->thread_count > 0 ? env->thread_count : 1;
+    builder->workers = vexi_calloc(env, count, sizeof *builder->workers);
+    if (builder->workers == NULL) {
+        return vexi_no_memory(err, count * sizeof *builder->workers);
+    }
+    builder->worker_count = count;
+    size_t values = VEXI_CODE_SCRATCH((size_t)builder->graph->layout.padded);
+    for (uint32_t i = 0; i < count; i++) {
+        vexi_graph_worker *worker = &builder->workers[i];
+        atomic_flag_clear(&worker->busy);
+        worker->values = vexi_alloc_aligned(env, values * sizeof *worker->values);
+        worker->items = vexi_alloc_array(env, 2 * VEXI_GRAPH_CANDIDATES_MAX, sizeof *worker->items);
+        worker->left = vexi_alloc_array(env, VEXI_GRAPH_CANDIDATES_MAX, sizeof *worker->left);
+        if (worker->values == NULL || worker->items == NULL || worker->left == NULL) {
+            return vexi_no_memory(err, values * sizeof *worker->values);
+        }
+        VEX_TRY(vexi_graph_scratch_create(env, &worker->scratch, err));
+        VEX_TRY(vexi_graph_scratch_reserve(worker->scratch, builder->row_count, builder->degree,
+                                           REFINE_EF, err));
+    }
+    return VEX_OK;
+}
+
+static void builder_free(vexi_graph_builder *builder) {
+    const vexi_env *env = builder->env;
+    for (uint32_t i = 0; i < builder->worker_count; i++) {
+        vexi_free(env, builder->workers[i].values);
+        vexi_free(env, builder->workers[i].items);
+        vexi_free(env, builder->workers[i].left);
+        vexi_graph_scratch_destroy(builder->workers[i].scratch);
+    }
+    vexi_free(env, builder->workers);
+    vexi_free(env, builder->vectors);
+    vexi_free(env, builder->origin);
+    vexi_free(env, builder->extras);
+    vexi_free(env, builder->squares);
+    vexi_free(env, builder->lists);
+    vexi_free(env, builder->list_counts);
+    vexi_free(env, builder->selected_counts);
+}
+
+static vex_status builder_make(vexi_graph_builder *builder, vex_error *err) {
+    const vexi_env *env = builder->env;
+    vexi_graph *graph = builder->graph;
+    size_t count = builder->row_count;
+    bool product = graph->layout.metric == VEX_METRIC_IP;
+    graph->nodes = builder->nodes = vexi_alloc_aligned(env, count * graph->layout.node_size);
+    float *origin = vexi_alloc_aligned(env, graph->layout.padded * sizeof *origin);
+    graph->origin = origin;
+    builder->vectors = vexi_alloc_array(env, count, sizeof *builder->vectors);
+    builder->origin = vexi_alloc_aligned(env, graph->layout.padded * sizeof *builder->origin);
+    builder->lists = vexi_alloc_array(env, count * VEXI_GRAPH_LIST, sizeof *builder->lists);
+    builder->list_counts = vexi_calloc(env, count, sizeof *builder->list_counts);
+    builder->selected_counts = vexi_calloc(env, count, sizeof *builder->selected_counts);
+    if (product) {
+        builder->extras = vexi_alloc_array(env, count, sizeof *builder->extras);
+        builder->squares = vexi_alloc_array(env, count, sizeof *builder->squares);
+    }
+    if (builder->nodes == NULL || origin == NULL || builder->vectors == NULL ||
+        builder->origin == NULL || builder->lists == NULL || builder->list_counts == NULL ||
+        builder->selected_counts == NULL ||
+        (product && (builder->extras == NULL || builder->squares == NULL))) {
+        return vexi_no_memory(err, count * graph->layout.node_size);
+    }
+    memset(builder->origin, 0, graph->layout.padded * sizeof *builder->origin);
+    return workers_make(builder, err);
+}
+
+static vex_status build(vexi_graph_builder *builder, const float *const *rows, vex_error *err) {
+    VEX_TRY(builder_make(builder, err));
+    uint32_t count = builder->row_count;
+    VEX_TRY(
+        vexi_graph_run(builder, count, 4 * SLICE, copy_step, (void *)(uintptr_t)rows, 0.02, err));
+    double *sums = vexi_alloc_array(builder->env, builder->dimension, sizeof *sums);
+    if (sums == NULL) {
+        return vexi_no_memory(err, builder->dimension * sizeof *sums);
+    }
+    measure(builder, sums);
+    vexi_free(builder->env, sums);
+    vexi_rotate(builder->rotation, builder->origin, (float *)(uintptr_t)builder->graph->origin);
+    VEX_TRY(make_entries(builder, builder->workers[0].values, err));
+    VEX_TRY(vexi_graph_seed(builder, err));
+    float alpha = 1.0f;
+    VEX_TRY(vexi_graph_run(builder, count, SLICE, prune_step, &alpha, 0.08, err));
+    VEX_TRY(link_rows(builder, alpha, 0.15, err));
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        VEX_TRY(vexi_graph_run(builder, count, SLICE, find_step, &alpha, 0.4 / ROUNDS, err));
+        VEX_TRY(link_rows(builder, alpha, 0.2 / ROUNDS, err));
+    }
+    return vexi_graph_connect(builder, err);
+}
+
+vex_status vexi_graph_build(const vexi_env *env, const vexi_rotation *rotation,
+                            const float *const *rows, uint32_t row_count, uint32_t dimension,
+                            vex_metric metric, const vexi_graph_options *options, vexi_graph *out,
+                            vex_error *err) {
+    static const vexi_graph_options defaults = {0};
+    *out = (vexi_graph){0};
+    options = options != NULL ? options : &defaults;
+    uint32_t degree = options->degree != 0 ? options->degree : VEXI_GRAPH_DEGREE;
+    if (degree > VEXI_GRAPH_DEGREE_MAX || degree % VEXI_CODE_BLOCK_ROWS != 0) {
+        return vexi_fail(err, VEX_INVALID, "a graph's degree is 32 or 64, not %u", degree);
+    }
+    if (row_count > VEXI_GRAPH_ROWS_MAX) {
+        return vexi_fail(err, VEX_LIMIT, "a graph of %u rows; the limit is %u", row_count,
+                         VEXI_GRAPH_ROWS_MAX);
+    }
+    out->layout = vexi_graph_layout_of(metric, dimension, degree);
+    out->row_count = row_count;
+    if (row_count == 0) {
+        return VEX_OK;
+    }
+    vexi_graph_builder builder = {.env = env,
+                                  .rotation = rotation,
+                                  .options = options,
+                                  .graph = out,
+                                  .degree = degree,
+                                  .row_count = row_count,
+                                  .dimension = dimension,
+                                  .seed = options->seed};
+    vex_status status = build(&builder, rows, err);
+    builder_free(&builder);
+    if (status != VEX_OK) {
+        vexi_graph_deinit(env, out);
+    } else if (options->rows_done != NULL) {
+        __atomic_store_n(options->rows_done, row_count, __ATOMIC_RELAXED);
+    }
+    return status;
+}
+
+uint64_t vexi_graph_build_size(uint64_t row_count, uint32_t dimension, uint32_t degree) {
+    degree = degree != 0 ? degree : VEXI_GRAPH_DEGREE;
+    vexi_graph_layout layout = vexi_graph_layout_of(VEX_METRIC_IP, dimension, degree);
+    uint64_t row = layout.node_size + VEXI_GRAPH_LIST * sizeof(vexi_graph_item) +
+                   degree * sizeof(vexi_graph_item) + sizeof(uint64_t) + sizeof(float *) +
+                   2 * sizeof(float) + 4 * sizeof(uint32_t);
+    return row_count * row + ((uint64_t)64 << 20);
+}

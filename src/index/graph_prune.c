@@ -1,0 +1,127 @@
+/* Pruning: which of the near rows become a node's neighbours.
+ *
+ * The relative neighbourhood rule, as in HNSW and NSG: going through the candidates from near to
+ * far, one is taken unless a row taken before is nearer to it than the node is, for then the walk
+ * gets there by that row. What is left fills the slots that a block of codes has anyhow. */
+#include <string.h>
+
+#include "index/graph_internal.h"
+
+#define TABLE 1024u /* a power of two, twice VEXI_GRAPH_CANDIDATES_MAX */
+#define GROUP 8u
+
+static uint32_t mix(uint32_t value) {
+    value ^= value >> 16;
+    value *= 0x7feb352du;
+    value ^= value >> 15;
+    value *= 0x846ca68bu;
+    value ^= value >> 16;
+    return value;
+}
+
+/* Equal distances are ordered at random, differently for every node: among many equal rows the
+ * edges then lead everywhere. */
+static inline bool before(const vexi_graph_item *a, const vexi_graph_item *b, uint32_t row) {
+    return a->key < b->key || (a->key == b->key && mix(a->row ^ row) < mix(b->row ^ row));
+}
+
+static void sort(vexi_graph_item *items, uint32_t count, uint32_t row) {
+    static const uint32_t gaps[] = {301, 132, 57, 23, 10, 4, 1};
+    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
+        uint32_t gap = gaps[g];
+        for (uint32_t i = gap; i < count; i++) {
+            vexi_graph_item item = items[i];
+            uint32_t at = i;
+            while (at >= gap && before(&item, &items[at - gap], row)) {
+                items[at] = items[at - gap];
+                at -= gap;
+            }
+            items[at] = item;
+        }
+    }
+}
+
+/* Drop `row` itself, numbers that repeat, and distances that are no numbers. */
+static uint32_t distinct(vexi_graph_item *items, uint32_t count, uint32_t row) {
+    uint32_t table[TABLE];
+    memset(table, 0xff, sizeof table);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count && kept < VEXI_GRAPH_CANDIDATES_MAX; i++) {
+        uint32_t number = items[i].row;
+        if (number == row || items[i].key != items[i].key) {
+            continue;
+        }
+        uint32_t at = mix(number) % TABLE;
+        while (table[at] != UINT32_MAX && table[at] != number) {
+            at = (at + 1) % TABLE;
+        }
+        if (table[at] == UINT32_MAX) {
+            table[at] = number;
+            items[kept++] = items[i];
+        }
+    }
+    return kept;
+}
+
+float vexi_graph_between(const vexi_graph_builder *builder, uint32_t a, uint32_t b) {
+    float out;
+    vexi_kernels_get()->l2(builder->vectors[a], (const uint8_t *)builder->vectors[b], 0, 1,
+                           builder->dimension, &out);
+    if (builder->extras != NULL) {
+        float difference = builder->extras[a] - builder->extras[b];
+        out += difference * difference;
+    }
+    return out;
+}
+
+uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
+                          uint32_t *count, float alpha, vexi_graph_item *left) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    uint32_t total = distinct(items, *count, row);
+    sort(items, total, row);
+    for (uint32_t i = 0; i < total; i++) {
+        const char *vector = (const char *)builder->vectors[items[i].row];
+        size_t size = builder->dimension * sizeof(float);
+        size = size < 1024 ? size : 1024;
+        for (size_t j = 0; j < size; j += 64) {
+            __builtin_prefetch(vector + j);
+        }
+    }
+    const uint8_t *vectors[VEXI_GRAPH_DEGREE_MAX];
+    float extras[VEXI_GRAPH_DEGREE_MAX];
+    uint32_t selected = 0;
+    uint32_t left_count = 0;
+    for (uint32_t i = 0; i < total && selected < builder->degree; i++) {
+        vexi_graph_item item = items[i];
+        const float *vector = builder->vectors[item.row];
+        float limit = item.key;
+        bool occluded = false;
+        for (uint32_t j = 0; j < selected && !occluded; j += GROUP) {
+            float between[GROUP];
+            uint32_t group = selected - j < GROUP ? selected - j : GROUP;
+            kernels->l2_rows(vector, vectors + j, group, builder->dimension, between);
+            for (uint32_t g = 0; g < group; g++) {
+                if (builder->extras != NULL) {
+                    float difference = builder->extras[item.row] - extras[j + g];
+                    between[g] += difference * difference;
+                }
+                occluded |= between[g] * alpha < limit;
+            }
+        }
+        if (occluded) {
+            left[left_count++] = item;
+            continue;
+        }
+        vectors[selected] = (const uint8_t *)vector;
+        extras[selected] = builder->extras == NULL ? 0 : builder->extras[item.row];
+        items[selected++] = item; /* never ahead of i */
+        if (selected == builder->degree) {
+            while (++i < total) {
+                left[left_count++] = items[i];
+            }
+        }
+    }
+    memcpy(items + selected, left, left_count * sizeof *items);
+    *count = total;
+    return selected;
+}
