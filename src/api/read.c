@@ -97,6 +97,10 @@ static vex_status search_check(const vexi_schema *schema, const float *queries,
     if (options->k < 1 || options->k > VEX_K_MAX) {
         return vexi_fail(err, VEX_INVALID, "k is %u, not in 1..%u", options->k, VEX_K_MAX);
     }
+    if (options->recall != 0 && !(options->recall > 0 && options->recall <= 1)) {
+        return vexi_fail(err, VEX_INVALID, "recall is %g, not above 0 and at most 1",
+                         (double)options->recall);
+    }
     if (query_count > VEX_QUERIES_MAX) {
         return vexi_fail(err, VEX_INVALID, "%u queries are more than %u", query_count,
                          VEX_QUERIES_MAX);
@@ -126,8 +130,11 @@ static vex_status search_run(vex_lake *lake, vexi_table *table, const float *que
         .query_count = query_count,
         .k = options->k,
         .nprobe = options->nprobe,
+        .ef = options->ef,
+        .recall = options->recall,
         .exact = options->exact,
         .partial = options->partial,
+        .table = table,
     };
     VEX_TRY(vexi_asked_resolve(table_schema, options->columns, options->column_count, false,
                                &request.asked, err));

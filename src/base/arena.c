@@ -42,6 +42,29 @@ void vexi_arena_deinit(vexi_arena *arena) {
     *arena = (vexi_arena){.env = arena->env};
 }
 
+void vexi_arena_reset(vexi_arena *arena) {
+    vexi_arena_block *kept = NULL;
+    for (vexi_arena_block *block = arena->blocks, *next; block != NULL; block = next) {
+        next = block->next;
+        ARENA_UNPOISON(block, block->size);
+        bool fits = block->size <= ARENA_BLOCK_SIZE_MAX + sizeof *block + 64;
+        if (!fits || (kept != NULL && kept->size >= block->size)) {
+            vexi_free(arena->env, block);
+            continue;
+        }
+        vexi_free(arena->env, kept);
+        kept = block;
+    }
+    *arena = (vexi_arena){.env = arena->env, .blocks = kept};
+    if (kept != NULL) {
+        kept->next = NULL;
+        arena->next = (uint8_t *)(kept + 1);
+        arena->left_size = kept->size - sizeof *kept;
+        arena->total_size = kept->size;
+        ARENA_POISON(arena->next, arena->left_size);
+    }
+}
+
 static bool arena_add_block(vexi_arena *arena, size_t need) {
     size_t size = arena->total_size < ARENA_BLOCK_SIZE ? ARENA_BLOCK_SIZE : arena->total_size;
     if (size > ARENA_BLOCK_SIZE_MAX) {

@@ -18,6 +18,9 @@ typedef struct vexi_arena {
 
 void vexi_arena_init(vexi_arena *arena, const vexi_env *env);
 void vexi_arena_deinit(vexi_arena *arena);
+/* Free everything that was taken from the arena, and keep one block (of 1 MiB at most) for what
+ * comes next: an arena that serves one query after the other then asks env for nothing. */
+void vexi_arena_reset(vexi_arena *arena);
 
 /* size bytes aligned to 16 (or `alignment`, a power of two up to 64), not zeroed; NULL on failure.
  */

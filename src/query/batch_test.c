@@ -11,8 +11,7 @@ static void keeper_destroyed(vexi_keeper *keeper) {
 
 /* A keeper on the test's environment; the test holds one reference. */
 static void keeper_init(vexi_keeper *keeper) {
-    keeper->env = vex_test_env();
-    keeper->destroy = keeper_destroyed;
+    *keeper = (vexi_keeper){.env = vex_test_env(), .destroy = keeper_destroyed};
     atomic_init(&keeper->references, 1);
     keepers_destroyed = 0;
 }

@@ -128,6 +128,7 @@ static void fixture_deinit(fixture *f) {
     vexi_table_release(f->table);
     CHECK_OK(vexi_lake_close(f->lake, &err));
     CHECK_EQ(atomic_load(&f->keeper.references), 1);
+    vexi_keeper_release(&f->keeper);
 }
 
 static const vex_string names[4] = {{"vector", 6}, {"s", 1}, {"payload", 7}, {"n", 1}};

@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#include "table/segment.h"
+
 typedef struct fetch_item {
     vexi_place place;
     size_t index; /* in the result */
@@ -46,46 +48,13 @@ static int item_compare(const void *left, const void *right) {
     return 0;
 }
 
-vex_status vexi_source_vectors(const vexi_source *source, uint32_t dimension, const uint64_t *rows,
-                               size_t count, vexi_arena *arena, const uint8_t **out,
-                               vex_error *err) {
-    if (count == 0) {
-        return VEX_OK;
+vex_status vexi_source_vectors(const vexi_source *source, const uint64_t *rows, size_t count,
+                               vexi_arena *arena, const uint8_t **out, vex_error *err) {
+    if (source->segment != NULL) {
+        return vexi_segment_vectors(source->segment, rows, count, arena, out, err);
     }
-    if (source->memtable != NULL) {
-        for (size_t i = 0; i < count; i++) {
-            out[i] = (const uint8_t *)vexi_memtable_row(source->memtable, rows[i]).vector;
-        }
-        return VEX_OK;
-    }
-    vexi_row_range *ranges = vexi_arena_array(arena, count, sizeof *ranges);
-    if (ranges == NULL) {
-        return vexi_no_memory(err, count * sizeof *ranges);
-    }
-    size_t range_count = 0;
     for (size_t i = 0; i < count; i++) {
-        vexi_row_range *last = range_count == 0 ? NULL : &ranges[range_count - 1];
-        if (last != NULL && last->first_row + last->count == rows[i]) {
-            last->count++;
-        } else {
-            ranges[range_count++] = (vexi_row_range){rows[i], 1};
-        }
-    }
-    vexi_run *runs = NULL;
-    size_t run_count = 0;
-    VEX_TRY(vexi_source_runs(source, ranges, range_count, arena, &runs, &run_count, err));
-    /* Runs come in the order of the ranges; a range may be several runs. */
-    size_t r = 0;
-    for (size_t i = 0; i < count; i++) {
-        while (r < run_count && rows[i] >= runs[r].first_row + runs[r].count) {
-            r++;
-        }
-        if (r == run_count || rows[i] < runs[r].first_row) {
-            return vexi_fail(err, VEX_INTERNAL, "%s: row %llu has no run", vexi_source_name(source),
-                             (unsigned long long)rows[i]);
-        }
-        VEX_ASSERT(runs[r].stride >= dimension * sizeof(float));
-        out[i] = runs[r].vectors + (size_t)(rows[i] - runs[r].first_row) * runs[r].stride;
+        out[i] = (const uint8_t *)vexi_memtable_row(source->memtable, rows[i]).vector;
     }
     return VEX_OK;
 }
@@ -112,8 +81,7 @@ static vex_status fetch_source(const fetch_job *job, fetch_part *part, vexi_aren
         if (vectors == NULL) {
             return vexi_no_memory(err, row_count * sizeof *vectors);
         }
-        VEX_TRY(
-            vexi_source_vectors(source, schema->dimension, rows, row_count, arena, vectors, err));
+        VEX_TRY(vexi_source_vectors(source, rows, row_count, arena, vectors, err));
     }
     if (job->column_count > 0) {
         cells = vexi_arena_array(arena, row_count * job->column_count, sizeof *cells);

@@ -52,11 +52,10 @@ vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_pla
                       vex_search_stats *stats, uint32_t *failed_source, vex_error *err);
 void vexi_fetched_deinit(vexi_fetched *fetched);
 
-/* Addresses of the vectors of `rows` (ascending) of one source; out: count pointers, valid as long
- * as the view and the arena. */
-vex_status vexi_source_vectors(const vexi_source *source, uint32_t dimension, const uint64_t *rows,
-                               size_t count, vexi_arena *arena, const uint8_t **out,
-                               vex_error *err);
+/* Addresses of the vectors of `rows` (in any order) of one source, checked against their checksums
+ * (once per mapping); out: count pointers, valid as long as the view and the arena. */
+vex_status vexi_source_vectors(const vexi_source *source, const uint64_t *rows, size_t count,
+                               vexi_arena *arena, const uint8_t **out, vex_error *err);
 
 /* ---- Searching ------------------------------------------------------------------------------- */
 
@@ -65,13 +64,17 @@ typedef struct vexi_search_request {
     const vex_string *query_ids;
     uint32_t query_count;
     uint32_t k;
-    uint32_t nprobe; /* 0: default */
+    uint32_t nprobe; /* 0: by recall */
+    uint32_t ef;     /* 0: by recall */
+    float recall;    /* 0: the collection's */
     bool exact;
     bool partial;
     vexi_asked asked;
+    vexi_table *table; /* to tell of damaged index files; NULL: damage ends the search */
 } vexi_search_request;
 
-/* See vex_search. schema and stats may be NULL. */
+/* See vex_search. schema and stats may be NULL. The view is of request->table; where an index file
+ * proves damaged, the search runs again on a newer one. */
 vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_request *request,
                        struct ArrowSchema *schema, struct ArrowArray *batch,
                        vex_search_stats *stats, vex_error *err);

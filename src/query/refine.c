@@ -92,7 +92,7 @@ static vex_status distances_compute(const vexi_view *view, const float *query, c
     for (size_t i = 0; i < count; i++) {
         rows[i] = items[i].place.row;
     }
-    VEX_TRY(vexi_source_vectors(source, view->schema->dimension, rows, count, arena, vectors, err));
+    VEX_TRY(vexi_source_vectors(source, rows, count, arena, vectors, err));
     for (size_t i = 0; i < count; i++) {
         items[i].vector = vectors[i];
     }
@@ -248,47 +248,38 @@ static vex_status candidates_take(const vexi_view *view, const float *query, con
     return VEX_OK;
 }
 
-vex_status vexi_refine(const vexi_env *env, const vexi_view *view, const bool *skip,
-                       const float *query, const vexi_topk *topk, uint32_t k, vexi_arena *arena,
+vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query,
+                       const vexi_topk *topk, uint32_t k, vexi_arena *arena, vexi_arena *work,
                        vexi_place *places, double *distances, vex_string *ids,
                        uint32_t *failed_source, vex_error *err) {
-    vexi_arena scratch;
     candidate *items = NULL;
     size_t count = 0;
-    vex_status status = VEX_OK;
 
     *failed_source = VEXI_PLACE_NONE;
-    vexi_arena_init(&scratch, env);
+    vexi_arena_reset(work);
     if (candidates_ordered(topk)) {
-        VEX_TRY_GOTO(
-            status, done,
-            candidates_take(view, query, topk, &scratch, &items, &count, failed_source, err));
+        VEX_TRY(candidates_take(view, query, topk, work, &items, &count, failed_source, err));
     } else {
-        items = vexi_arena_array(&scratch, (size_t)k + EXACT_CHUNK_ROWS, sizeof *items);
+        items = vexi_arena_array(work, (size_t)k + EXACT_CHUNK_ROWS, sizeof *items);
         if (items == NULL) {
-            status = vexi_no_memory(err, ((size_t)k + EXACT_CHUNK_ROWS) * sizeof *items);
-            goto done;
+            return vexi_no_memory(err, ((size_t)k + EXACT_CHUNK_ROWS) * sizeof *items);
         }
-        VEX_TRY_GOTO(status, done,
-                     exact_scan(env, view, skip, query, k, items, &count, failed_source, err));
+        VEX_TRY(exact_scan(work->env, view, skip, query, k, items, &count, failed_source, err));
     }
     if (count < k) {
-        status = vexi_fail(err, VEX_INTERNAL, "a search found %zu rows of %u", count, k);
-        goto done;
+        return vexi_fail(err, VEX_INTERNAL, "a search found %zu rows of %u", count, k);
     }
     qsort(items, count, sizeof *items, by_distance);
     size_t kept = k; /* and those that tie with the last: their ids decide */
     while (kept < count && items[kept].distance == items[k - 1].distance) {
         kept++;
     }
-    VEX_TRY_GOTO(status, done, ids_copy(view, items, kept, arena, failed_source, err));
+    VEX_TRY(ids_copy(view, items, kept, arena, failed_source, err));
     qsort(items, kept, sizeof *items, by_distance_and_id);
     for (uint32_t i = 0; i < k; i++) {
         places[i] = items[i].place;
         distances[i] = items[i].distance;
         ids[i] = items[i].id;
     }
-done:
-    vexi_arena_deinit(&scratch);
-    return status;
+    return VEX_OK;
 }

@@ -1,33 +1,45 @@
 /* Search: the plan.
  *
  * A search is split into units of work that run in parallel: a unit is a group of queries against a
- * slice of every source. Many queries make many groups of one slice each; a single query over a
- * large collection makes one group of several slices, whose candidates are merged. Then each
- * query's candidates are refined to its rows, asked columns are fetched for all rows together, and
- * one batch is built.
+ * slice of every source. Many queries make groups of one slice each; a single query that has to
+ * look at much makes one group of several slices, whose candidates are merged. Then each query's
+ * candidates are refined to its rows, asked columns are fetched for all rows together, and one
+ * batch is built. Waking a thread costs as much as a whole search by codes, so work is split only
+ * where its estimated cost is well above that.
+ *
+ * Large sources come first: the nearest rows of one lower the limit that rows of the next must
+ * pass.
  *
  * Invariants:
  * 1. A query has exactly min(k, live rows) rows: sources yield at least min(k, their live rows)
- *    candidates, and float32 never decides alone (query/refine.c).
+ *    candidates, and float32 never decides alone (query/refine.c). Bounds of codes hold for nearly
+ *    all rows, not for all, and not for rows whose squares overflow: should candidates be missing,
+ *    every row is compared.
  * 2. Damage is an error that names the object. With `partial`, the damaged segment is left out and
  *    the whole search runs again, so that no row of it remains among the results; that happens at
- *    most once for each segment. */
+ *    most once for each segment. Damage of an index file alone is told to the table, which opens
+ *    the segment without it; the search runs again on a view of that. */
 #include "base/guard.h"
 #include "query/search_internal.h"
+
+#include <math.h>
+
 #include "table/row_check.h"
 
 enum {
     EXTRA_CANDIDATES = 16,      /* beyond k: where float32 and double order differently */
-    GROUP_QUERIES_MAX = 16,     /* that share blocks of rows in cache */
-    SLICE_SIZE_MIN = 2 << 20,   /* bytes of vectors that are worth a thread */
+    GROUP_QUERIES_MAX = 64,     /* that share blocks of rows or lists in cache */
+    SPLIT_COST_NS = 500000,     /* of work that is worth a thread */
     RESULT_ROWS_MAX = 16 << 20, /* queries x k; see vex_search */
+    INDEX_DAMAGE_MAX = 64,      /* damaged index files that one search gets over */
 };
 
 typedef struct search_unit {
-    vexi_arena arena;
+    vexi_scratch *scratch; /* NULL until the unit runs */
     uint32_t first_query;
     uint32_t query_count;
     uint32_t slice;
+    vexi_query *queries;
     vexi_topk *topks;
     vex_search_stats stats;
     uint32_t failed_source;
@@ -37,11 +49,14 @@ typedef struct search_unit {
 
 typedef struct search {
     const vexi_env *env;
-    const vexi_view *view;
+    vexi_keeper *keeper;
+    vexi_view *view;
     const vexi_search_request *request;
     const float *queries;
-    bool *skip;         /* by source: damaged, left out */
-    uint32_t row_count; /* of each query's result: min(k, live rows) */
+    bool *skip;           /* by source: damaged, left out */
+    vexi_effort *efforts; /* by source */
+    uint32_t *order;      /* of sources, source_count */
+    uint32_t row_count;   /* of each query's result: min(k, live rows) */
     uint32_t pool_count;
     uint32_t group_count;
     uint32_t slice_count;
@@ -88,7 +103,7 @@ static vex_status queries_by_id(const vexi_view *view, const vex_string *ids, ui
         }
         const uint8_t *vector = NULL;
         const vexi_source *from = &view->sources[source];
-        VEX_TRY(vexi_source_vectors(from, dimension, &row, 1, arena, &vector, err));
+        VEX_TRY(vexi_source_vectors(from, &row, 1, arena, &vector, err));
         copy_job job = {queries + (size_t)i * dimension, vector, dimension * sizeof *queries};
         VEX_TRY(vexi_guard_run(copy_run, &job, vexi_source_name(from), err));
     }
@@ -108,42 +123,89 @@ static vex_status queries_check(const vexi_schema *schema, const float *queries,
     return VEX_OK;
 }
 
+/* ---- Sources --------------------------------------------------------------------------------- */
+
+/* Leave out what is known to be damaged, or fail; count live rows; decide how each source is
+ * searched, and in which order. */
+static vex_status sources_plan(search *s, uint64_t *live_count, uint32_t *failed_source,
+                               vex_error *err) {
+    *live_count = 0;
+    for (uint32_t i = 0; i < s->view->source_count; i++) {
+        const vexi_source *source = &s->view->sources[i];
+        if (s->skip[i]) {
+            s->efforts[i] = (vexi_effort){.way = VEXI_WAY_NONE};
+        } else {
+            vex_status status = vexi_source_check(source, err);
+            if (status != VEX_OK) {
+                *failed_source = i;
+                return status;
+            }
+            *live_count += source->row_count - source->hidden_count;
+            s->efforts[i] = vexi_effort_of(s->view, i, s->request);
+        }
+        /* Insertion by size: sources are few, and mostly in order already. */
+        uint32_t at = i;
+        for (; at > 0 && s->view->sources[s->order[at - 1]].row_count < source->row_count; at--) {
+            s->order[at] = s->order[at - 1];
+        }
+        s->order[at] = i;
+    }
+    return VEX_OK;
+}
+
 /* ---- Units ----------------------------------------------------------------------------------- */
 
-static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) {
-    uint32_t dimension = s->view->schema->dimension;
-    vexi_query *queries = vexi_arena_array(&unit->arena, unit->query_count, sizeof *queries);
-    unit->topks = vexi_arena_array(&unit->arena, unit->query_count, sizeof *unit->topks);
-    if (queries == NULL || unit->topks == NULL) {
-        return vexi_no_memory(err, unit->query_count * sizeof *queries);
-    }
-    for (uint32_t q = 0; q < unit->query_count; q++) {
-        const float *values = s->queries + (size_t)(unit->first_query + q) * dimension;
-        VEX_TRY(vexi_query_init(&queries[q], s->view->schema->metric, values, dimension,
-                                &unit->arena, err));
-        VEX_TRY(vexi_topk_init(&unit->topks[q], s->pool_count, &unit->arena, err));
-    }
-    vexi_scan scan = {
+static vexi_scan scan_of(const search *s, search_unit *unit, const vexi_query *queries) {
+    return (vexi_scan){
         .env = s->env,
         .view = s->view,
         .queries = queries,
         .topks = unit->topks,
         .query_count = unit->query_count,
-        .k = s->request->k,
-        .nprobe = s->request->nprobe,
-        .exact = s->request->exact,
+        .request = s->request,
         .slice = unit->slice,
         .slice_count = s->slice_count,
+        .scratch = unit->scratch,
     };
-    /* Newest first: memtables are warm, and a good threshold early saves pushes later. */
-    for (size_t i = s->view->source_count; i-- > 0;) {
-        if (!s->skip[i]) {
-            unit->failed_source = (uint32_t)i;
-            VEX_TRY(vexi_scan_source(&scan, (uint32_t)i, err));
-        }
+}
+
+static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) {
+    uint32_t dimension = s->view->schema->dimension;
+    vexi_arena *arena = &unit->scratch->whole;
+    unit->queries = vexi_arena_array(arena, unit->query_count, sizeof *unit->queries);
+    unit->topks = vexi_arena_array(arena, unit->query_count, sizeof *unit->topks);
+    if (unit->queries == NULL || unit->topks == NULL) {
+        return vexi_no_memory(err, unit->query_count * sizeof *unit->queries);
+    }
+    for (uint32_t q = 0; q < unit->query_count; q++) {
+        const float *values = s->queries + (size_t)(unit->first_query + q) * dimension;
+        VEX_TRY(vexi_query_init(&unit->queries[q], s->view->schema->metric, values, dimension,
+                                arena, err));
+        VEX_TRY(vexi_topk_init(&unit->topks[q], s->pool_count, arena, err));
+    }
+    vexi_scan scan = scan_of(s, unit, unit->queries);
+    for (size_t i = 0; i < s->view->source_count; i++) {
+        unit->failed_source = s->order[i];
+        VEX_TRY(vexi_scan_source(&scan, s->order[i], &s->efforts[s->order[i]], err));
     }
     unit->failed_source = VEXI_PLACE_NONE;
     unit->stats = scan.stats;
+    return VEX_OK;
+}
+
+/* Compare a query of the unit with every row. */
+static vex_status unit_complete(const search *s, search_unit *unit, uint32_t q, vex_error *err) {
+    vexi_scan scan = scan_of(s, unit, unit->queries);
+    unit->topks[q].count = 0;
+    unit->topks[q].threshold = INFINITY;
+    for (uint32_t i = 0; i < s->view->source_count; i++) {
+        if (s->efforts[i].way != VEXI_WAY_NONE) {
+            unit->failed_source = i;
+            VEX_TRY(vexi_scan_exact(&scan, i, q, err));
+        }
+    }
+    unit->failed_source = VEXI_PLACE_NONE;
+    unit->stats.row_count += scan.stats.row_count;
     return VEX_OK;
 }
 
@@ -151,9 +213,12 @@ static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err
     for (uint32_t q = 0; q < unit->query_count; q++) {
         size_t query = unit->first_query + q;
         size_t first = query * s->row_count;
-        VEX_TRY(vexi_refine(s->env, s->view, s->skip,
-                            s->queries + query * s->view->schema->dimension, &unit->topks[q],
-                            s->row_count, &unit->arena, s->places + first, s->distances + first,
+        if (unit->topks[q].count < s->row_count) {
+            VEX_TRY(unit_complete(s, unit, q, err));
+        }
+        VEX_TRY(vexi_refine(s->view, s->skip, s->queries + query * s->view->schema->dimension,
+                            &unit->topks[q], s->row_count, &unit->scratch->whole,
+                            &unit->scratch->work, s->places + first, s->distances + first,
                             s->ids + first, &unit->failed_source, err));
     }
     return VEX_OK;
@@ -162,7 +227,10 @@ static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err
 static void unit_run(void *argument, size_t i) {
     const search *s = argument;
     search_unit *unit = &s->units[i];
-    unit->status = unit_scan(s, unit, &unit->err);
+    unit->status = vexi_scratch_take(s->keeper, &unit->scratch, &unit->err);
+    if (unit->status == VEX_OK) {
+        unit->status = unit_scan(s, unit, &unit->err);
+    }
     if (unit->status == VEX_OK && s->slice_count == 1) {
         unit->status = unit_refine(s, unit, &unit->err);
     }
@@ -188,55 +256,51 @@ static void group_run(void *argument, size_t group) {
 static void plan(search *s) {
     uint32_t threads = s->env->thread_count == 0 ? 1 : s->env->thread_count;
     uint32_t queries = s->request->query_count;
-    uint64_t rows = 0;
+    double cost = 0; /* of a query */
     for (size_t i = 0; i < s->view->source_count; i++) {
-        if (!s->skip[i]) {
-            rows += vexi_scan_estimate(&s->view->sources[i], s->request->k, s->request->nprobe,
-                                       s->request->exact);
-        }
+        cost += s->efforts[i].cost_ns;
     }
-    uint64_t row_size = s->view->schema->dimension * sizeof(float);
-    uint64_t size = rows > UINT64_MAX / row_size ? UINT64_MAX : rows * row_size;
-    uint64_t slices_worth = size / SLICE_SIZE_MIN;
-
-    uint32_t group_size = (queries + threads - 1) / threads;
+    double parts = cost * queries / SPLIT_COST_NS; /* that are worth a thread */
+    uint32_t groups = parts >= threads ? threads : parts < 1 ? 1 : (uint32_t)parts;
+    uint32_t group_size = (queries + groups - 1) / groups;
     if (group_size > GROUP_QUERIES_MAX) {
         group_size = GROUP_QUERIES_MAX;
     }
-    if (slices_worth == 0) {
-        group_size = queries < GROUP_QUERIES_MAX ? queries : GROUP_QUERIES_MAX;
-    }
     s->group_count = (queries + group_size - 1) / group_size;
     s->slice_count = 1;
-    if (s->group_count < threads && slices_worth > 1) {
-        uint64_t slices = threads / s->group_count;
-        s->slice_count = (uint32_t)(slices < slices_worth ? slices : slices_worth);
+    double slices = cost / SPLIT_COST_NS;
+    if (s->group_count < threads && slices >= 2) {
+        uint32_t most = threads / s->group_count;
+        s->slice_count = slices < most ? (uint32_t)slices : most;
     }
 }
 
 static void units_free(search *s) {
     for (size_t i = 0; s->units != NULL && i < (size_t)s->group_count * s->slice_count; i++) {
-        vexi_arena_deinit(&s->units[i].arena);
+        vexi_scratch_give(s->keeper, s->units[i].scratch);
     }
-    vexi_free(s->env, s->units);
     s->units = NULL;
 }
 
-static vex_status units_create(search *s, vex_error *err) {
+static vex_status units_create(search *s, vexi_arena *arena, vex_error *err) {
     size_t count = (size_t)s->group_count * s->slice_count;
     uint32_t queries = s->request->query_count;
-    s->units = vexi_calloc(s->env, count, sizeof *s->units);
+    s->units = vexi_arena_array(arena, count, sizeof *s->units);
     if (s->units == NULL) {
         return vexi_no_memory(err, count * sizeof *s->units);
     }
     for (size_t i = 0; i < count; i++) {
         search_unit *unit = &s->units[i];
         uint64_t group = i / s->slice_count;
-        vexi_arena_init(&unit->arena, s->env);
+        unit->scratch = NULL;
         unit->slice = (uint32_t)(i % s->slice_count);
         unit->first_query = (uint32_t)(group * queries / s->group_count);
         unit->query_count = (uint32_t)((group + 1) * queries / s->group_count) - unit->first_query;
+        unit->topks = NULL;
+        unit->stats = (vex_search_stats){0};
         unit->failed_source = VEXI_PLACE_NONE;
+        unit->status = VEX_OK;
+        unit->err = (vex_error){.row = -1};
     }
     return VEX_OK;
 }
@@ -255,25 +319,6 @@ static vex_status units_result(const search *s, uint32_t *failed_source, vex_err
 }
 
 /* ---- One attempt ----------------------------------------------------------------------------- */
-
-/* Leave out what is known to be damaged, or fail; count live rows. */
-static vex_status sources_check(search *s, uint64_t *live_count, uint32_t *failed_source,
-                                vex_error *err) {
-    *live_count = 0;
-    for (size_t i = 0; i < s->view->source_count; i++) {
-        const vexi_source *source = &s->view->sources[i];
-        if (s->skip[i]) {
-            continue;
-        }
-        vex_status status = vexi_source_check(source, err);
-        if (status != VEX_OK) {
-            *failed_source = (uint32_t)i;
-            return status;
-        }
-        *live_count += source->row_count - source->hidden_count;
-    }
-    return VEX_OK;
-}
 
 static vex_status results_create(search *s, vexi_arena *arena, vex_error *err) {
     size_t count = (size_t)s->request->query_count * s->row_count;
@@ -294,9 +339,9 @@ static vex_status results_create(search *s, vexi_arena *arena, vex_error *err) {
     return VEX_OK;
 }
 
-static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *view,
-                               vexi_fetched *fetched, struct ArrowSchema *schema,
+static vex_status search_batch(const search *s, vexi_fetched *fetched, struct ArrowSchema *schema,
                                struct ArrowArray *batch, uint32_t *failed_source, vex_error *err) {
+    vexi_view *view = s->view;
     size_t count = (size_t)s->request->query_count * s->row_count;
     vexi_batch_column columns[VEXI_ASKED_MAX + 3] = {
         {.name = vexi_string_of("query"), .kind = VEXI_BATCH_UINT32, .data = s->query_numbers},
@@ -311,7 +356,8 @@ static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *
         .arenas = fetched->arenas,
         .arena_count = fetched->arena_count,
     };
-    vex_status status = vexi_batch_build(keeper, columns, column_count, count, &owner, batch, err);
+    vex_status status =
+        vexi_batch_build(s->keeper, columns, column_count, count, &owner, batch, err);
     fetched->arenas = owner.arenas; /* NULL if the batch took them */
     fetched->arena_count = owner.arena_count;
     if (status == VEX_IO) {
@@ -319,7 +365,7 @@ static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *
         return vexi_prefix(err, status, "%s", vexi_source_name(&view->sources[*failed_source]));
     }
     if (status == VEX_OK && schema != NULL) {
-        status = vexi_batch_schema(keeper, columns, column_count, schema, err);
+        status = vexi_batch_schema(s->keeper, columns, column_count, schema, err);
         if (status != VEX_OK) {
             batch->release(batch);
         }
@@ -330,40 +376,53 @@ static vex_status search_batch(const search *s, vexi_keeper *keeper, vexi_view *
 static void stats_fill(const search *s, vex_search_stats *stats) {
     for (size_t i = 0; i < s->view->source_count; i++) {
         const vexi_source *source = &s->view->sources[i];
+        vexi_way way = s->efforts[i].way;
         if (source->segment == NULL) {
             continue;
         }
         stats->segment_count++;
         stats->segment_skip_count += s->skip[i];
-        stats->segment_ivf_count +=
-            !s->skip[i] && !s->request->exact && vexi_source_ivf(source) != NULL;
+        stats->segment_ivf_count += way == VEXI_WAY_LISTS || way == VEXI_WAY_CODES;
+        stats->segment_graph_count += way == VEXI_WAY_GRAPH;
     }
     for (size_t i = 0; s->units != NULL && i < (size_t)s->group_count * s->slice_count; i++) {
         stats->list_count += s->units[i].stats.list_count;
+        stats->hop_count += s->units[i].stats.hop_count;
+        stats->code_count += s->units[i].stats.code_count;
         stats->row_count += s->units[i].stats.row_count;
     }
 }
 
+/* Candidates that are kept for a query. Where every row is compared, float32 alone decides the
+ * order of the last ones, so a few more are kept; elsewhere more would only widen the search. */
+static uint32_t pool_count(const search *s, uint64_t live_count) {
+    uint64_t pool = (uint64_t)s->request->k + EXTRA_CANDIDATES;
+    for (size_t i = 0; i < s->view->source_count; i++) {
+        vexi_way way = s->efforts[i].way;
+        if (way != VEXI_WAY_NONE && way != VEXI_WAY_EXACT && way != VEXI_WAY_FEW) {
+            pool = s->request->k;
+        }
+    }
+    return (uint32_t)(live_count < pool ? live_count : pool);
+}
+
 /* One run over the sources that are not left out. */
-static vex_status attempt(search *s, vexi_keeper *keeper, vexi_view *view,
-                          struct ArrowSchema *schema, struct ArrowArray *batch,
-                          vex_search_stats *stats, uint32_t *failed_source, vex_error *err) {
-    vexi_arena arena;
+static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *schema,
+                          struct ArrowArray *batch, vex_search_stats *stats,
+                          uint32_t *failed_source, vex_error *err) {
     vexi_fetched fetched = {.env = s->env};
     uint64_t live_count = 0;
     vex_status status = VEX_OK;
 
     *failed_source = VEXI_PLACE_NONE;
     *stats = (vex_search_stats){0};
-    vexi_arena_init(&arena, s->env);
-    VEX_TRY_GOTO(status, done, sources_check(s, &live_count, failed_source, err));
+    VEX_TRY_GOTO(status, done, sources_plan(s, &live_count, failed_source, err));
     s->row_count = live_count < s->request->k ? (uint32_t)live_count : s->request->k;
-    uint64_t pool = (uint64_t)s->request->k + EXTRA_CANDIDATES;
-    s->pool_count = (uint32_t)(live_count < pool ? live_count : pool);
-    VEX_TRY_GOTO(status, done, results_create(s, &arena, err));
+    s->pool_count = pool_count(s, live_count);
+    VEX_TRY_GOTO(status, done, results_create(s, arena, err));
     if (s->row_count > 0 && s->request->query_count > 0) {
         plan(s);
-        VEX_TRY_GOTO(status, done, units_create(s, err));
+        VEX_TRY_GOTO(status, done, units_create(s, arena, err));
         vexi_parallel(s->env, (size_t)s->group_count * s->slice_count, unit_run, s);
         VEX_TRY_GOTO(status, done, units_result(s, failed_source, err));
         if (s->slice_count > 1) {
@@ -371,22 +430,33 @@ static vex_status attempt(search *s, vexi_keeper *keeper, vexi_view *view,
             VEX_TRY_GOTO(status, done, units_result(s, failed_source, err));
         }
         VEX_TRY_GOTO(status, done,
-                     vexi_fetch(s->env, view, s->places,
+                     vexi_fetch(s->env, s->view, s->places,
                                 (size_t)s->request->query_count * s->row_count, &s->request->asked,
                                 &fetched, stats, failed_source, err));
     }
-    VEX_TRY_GOTO(status, done,
-                 search_batch(s, keeper, view, &fetched, schema, batch, failed_source, err));
+    VEX_TRY_GOTO(status, done, search_batch(s, &fetched, schema, batch, failed_source, err));
     stats_fill(s, stats);
 done:
     vexi_fetched_deinit(&fetched);
     units_free(s);
-    vexi_arena_deinit(&arena);
     return status;
 }
 
 static bool is_damage(vex_status status) {
     return status == VEX_CORRUPT || status == VEX_IO || status == VEX_NOT_FOUND;
+}
+
+/* Begin with a view: nothing is left out of it. */
+static vex_status view_begin(search *s, vexi_view *view, vexi_arena *arena, vex_error *err) {
+    size_t count = view->source_count + 1; /* + 1: never zero */
+    s->view = view;
+    s->skip = vexi_arena_calloc(arena, count, sizeof *s->skip);
+    s->efforts = vexi_arena_array(arena, count, sizeof *s->efforts);
+    s->order = vexi_arena_array(arena, count, sizeof *s->order);
+    if (s->skip == NULL || s->efforts == NULL || s->order == NULL) {
+        return vexi_no_memory(err, count * sizeof *s->efforts);
+    }
+    return VEX_OK;
 }
 
 vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_request *request,
@@ -396,40 +466,51 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
     if (schema != NULL) {
         *schema = (struct ArrowSchema){0};
     }
-    search s = {.env = keeper->env, .view = view, .request = request, .queries = request->queries};
+    search s = {
+        .env = keeper->env, .keeper = keeper, .request = request, .queries = request->queries};
     vex_search_stats own_stats = {0};
     vex_error problem = {.row = -1}; /* kept: a later attempt may succeed */
     uint32_t failed_source = VEXI_PLACE_NONE;
-    vexi_arena arena;
+    vexi_scratch *scratch = NULL;
+    vexi_view *newer = NULL; /* ours */
     vex_status status = VEX_OK;
 
-    vexi_arena_init(&arena, keeper->env);
-    s.skip = vexi_arena_calloc(&arena, view->source_count + 1, sizeof *s.skip);
-    if (s.skip == NULL) {
-        status = vexi_no_memory(&problem, view->source_count);
-        goto done;
-    }
+    VEX_TRY_GOTO(status, done, vexi_scratch_take(keeper, &scratch, &problem));
+    vexi_arena *arena = &scratch->whole;
+    VEX_TRY_GOTO(status, done, view_begin(&s, view, arena, &problem));
     if (request->query_ids != NULL) {
         VEX_TRY_GOTO(status, done,
-                     queries_by_id(view, request->query_ids, request->query_count, &arena,
+                     queries_by_id(view, request->query_ids, request->query_count, arena,
                                    &s.queries, &problem));
     }
     VEX_TRY_GOTO(status, done,
                  queries_check(view->schema, s.queries, request->query_count, &problem));
-    for (;;) {
-        status = attempt(&s, keeper, view, schema, batch, &own_stats, &failed_source, &problem);
-        if (status == VEX_OK || !request->partial || !is_damage(status) ||
-            failed_source == VEXI_PLACE_NONE || view->sources[failed_source].segment == NULL) {
+    for (int newer_count = 0;;) {
+        status = attempt(&s, arena, schema, batch, &own_stats, &failed_source, &problem);
+        if (status == VEX_OK || !is_damage(status) || failed_source == VEXI_PLACE_NONE ||
+            s.view->sources[failed_source].segment == NULL) {
             break;
         }
         VEX_ASSERT(!s.skip[failed_source]);
-        s.skip[failed_source] = true;
+        if (status == VEX_CORRUPT && request->table != NULL && newer_count < INDEX_DAMAGE_MAX &&
+            vexi_view_index_damaged(request->table, s.view, failed_source, NULL) == VEX_OK) {
+            newer_count++;
+            vexi_view_release(newer);
+            newer = NULL;
+            VEX_TRY_GOTO(status, done, vexi_table_view(request->table, &newer, &problem));
+            VEX_TRY_GOTO(status, done, view_begin(&s, newer, arena, &problem));
+        } else if (request->partial) {
+            s.skip[failed_source] = true;
+        } else {
+            break;
+        }
     }
     if (status == VEX_OK && stats != NULL) {
         *stats = own_stats;
     }
 done:
-    vexi_arena_deinit(&arena);
+    vexi_view_release(newer);
+    vexi_scratch_give(keeper, scratch);
     if (status != VEX_OK && err != NULL) {
         *err = problem;
     }

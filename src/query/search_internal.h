@@ -1,10 +1,46 @@
-/* The three steps of a search: scan sources in float32 (scan.c), refine candidates in double
- * (refine.c), and the plan that splits both over threads (search.c). */
+/* The steps of a search: decide how far to go in each source (effort.c), find candidates there by
+ * float32 distances (scan.c and scan_*.c), refine them in double (refine.c); and the plan that
+ * splits the work over threads (search.c). */
 #ifndef VEXI_QUERY_SEARCH_INTERNAL_H
 #define VEXI_QUERY_SEARCH_INTERNAL_H
 
 #include "index/ivf.h"
 #include "query/query.h"
+#include "query/scratch.h"
+
+/* ---- Effort ---------------------------------------------------------------------------------- */
+
+/* How a source is searched. */
+typedef enum vexi_way {
+    VEXI_WAY_NONE,     /* it has no live row */
+    VEXI_WAY_EXACT,    /* every row is compared */
+    VEXI_WAY_FEW,      /* few rows live: those are compared */
+    VEXI_WAY_LISTS,    /* an IVF index without codes: the rows of the nearest lists are compared */
+    VEXI_WAY_CODES,    /* an IVF index: codes of the nearest lists, then the best rows */
+    VEXI_WAY_MEMTABLE, /* codes of a memtable, then the best rows; those not coded yet exactly */
+    VEXI_WAY_GRAPH
+} vexi_way;
+
+typedef struct vexi_effort {
+    vexi_way way;
+    uint32_t probe_count; /* lists, where no row is hidden */
+    uint32_t ef;
+    double cost_ns; /* of a query, about */
+} vexi_effort;
+
+vexi_effort vexi_effort_of(const vexi_view *view, uint32_t source,
+                           const vexi_search_request *request);
+
+/* Whether codes can tell distances of such vectors: squares neither overflow nor vanish. */
+bool vexi_scale_codable(const vexi_query *query, float row_length);
+
+/* How many of the `ranked` first lists to probe: probe_count of them, and more while they hold
+ * fewer live rows than the answer needs. Unless the request names a number, a list counts by the
+ * share of its rows that live (a quarter at least), so that deleting a query's neighbourhood does
+ * not leave it with empty lists alone. ranked + 1: they are too few. */
+uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *index,
+                           const uint32_t *lists, uint32_t ranked, uint32_t probe_count,
+                           const vexi_search_request *request);
 
 /* ---- Scan ------------------------------------------------------------------------------------ */
 
@@ -15,26 +51,52 @@ typedef struct vexi_scan {
     const vexi_query *queries; /* query_count */
     vexi_topk *topks;          /* query_count; receive the candidates */
     uint32_t query_count;
-    uint32_t k; /* a source with an index yields at least min(k, its live rows) candidates */
-    uint32_t nprobe;
-    bool exact;
+    const vexi_search_request *request;
     uint32_t slice;
     uint32_t slice_count;
-    vex_search_stats stats; /* list_count and row_count are added to */
+    vexi_scratch *scratch;  /* its `work` is reset for each source */
+    vex_search_stats stats; /* counts are added to */
 } vexi_scan;
 
-vex_status vexi_scan_source(vexi_scan *scan, uint32_t source, vex_error *err);
+/* All slices together leave each topk with at least min(its capacity, live rows) candidates, but
+ * for rows whose codes lie: search.c counts. */
+vex_status vexi_scan_source(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                            vex_error *err);
 
-/* Rows that a query compares in this source, about. */
-uint64_t vexi_scan_estimate(const vexi_source *source, uint32_t k, uint32_t nprobe, bool exact);
+/* One way each (scan_lists.c, scan_codes.c, scan_graph.c). */
+vex_status vexi_scan_lists(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                           vex_error *err);
+vex_status vexi_scan_codes(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                           vex_error *err);
+vex_status vexi_scan_memtable(vexi_scan *scan, uint32_t source, vex_error *err);
+vex_status vexi_scan_graph(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                           vex_error *err);
+
+/* What they share: fetch rows and compare them with queries first_query .. + query_count - 1. */
+vex_status vexi_scan_ranges(vexi_scan *scan, uint32_t source, const vexi_row_range *ranges,
+                            size_t range_count, uint32_t first_query, uint32_t query_count,
+                            vexi_arena *arena, vex_error *err);
+/* The slice's share of `total` rows. */
+void vexi_scan_share(const vexi_scan *scan, uint64_t total, uint64_t *first, uint64_t *end);
+/* Every live row of a source for one query, whatever the slice: where an index cannot help. */
+vex_status vexi_scan_exact(vexi_scan *scan, uint32_t source, uint32_t query, vex_error *err);
+/* Compare a query with rows anywhere in a source, none hidden. In the work arena. */
+vex_status vexi_scan_rows(vexi_scan *scan, uint32_t source, uint32_t query, const uint64_t *rows,
+                          size_t count, vex_error *err);
+/* Compare a query with the candidates of a pool, best first, as long as their bounds say that they
+ * may be among the nearest. Empties the pool. */
+vex_status vexi_scan_pool(vexi_scan *scan, uint32_t source, uint32_t query, float to_scan,
+                          vexi_code_pool *pool, vex_error *err);
+/* What a pool's limit is before the first code is compared: by the nearest rows so far. */
+float vexi_scan_limit(const vexi_topk *topk, float to_scan);
 
 /* ---- Refine ---------------------------------------------------------------------------------- */
 
 /* Turn the candidates of one query into its k rows: ordered by distance in double, then by id.
  * There are at least k live rows in the sources that `skip` (by source, may be NULL) leaves.
- * places, distances, ids: k; the ids' bytes are in the arena. */
-vex_status vexi_refine(const vexi_env *env, const vexi_view *view, const bool *skip,
-                       const float *query, const vexi_topk *topk, uint32_t k, vexi_arena *arena,
+ * places, distances, ids: k; the ids' bytes are in the arena; `work` is reset. */
+vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query,
+                       const vexi_topk *topk, uint32_t k, vexi_arena *arena, vexi_arena *work,
                        vexi_place *places, double *distances, vex_string *ids,
                        uint32_t *failed_source, vex_error *err);
 

@@ -204,6 +204,7 @@ static void search(trial *t, uint32_t c) {
     CHECK(status == VEX_OK || t->faults);
     vexi_view_release(view);
     vexi_table_release(table);
+    vexi_keeper_release(&keeper);
 }
 
 /* ---- Trials ---------------------------------------------------------------------------------- */

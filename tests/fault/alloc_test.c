@@ -150,6 +150,7 @@ static vex_status on_view(vex_status (*call)(vexi_keeper *keeper, vexi_view *vie
         status = call(&keeper, view);
     }
     vexi_view_release(view);
+    vexi_keeper_release(&keeper);
     return status;
 }
 

@@ -1,0 +1,201 @@
+/* Effort: how far a search goes in one source.
+ *
+ * A request names lists to probe (nprobe), a beam for graphs (ef), or the recall that it wants; by
+ * default the collection's. Recall becomes lists or a beam by the table that was measured when the
+ * segment was indexed (index/calibration.h). A graph goes before lists unless nprobe is given.
+ *
+ * An index is left aside where it cannot help: where most rows are asked for, where few rows live,
+ * where the memtable is smaller than a query's preparation is worth. Files from before there were
+ * codes have lists without a table: the fixed rule of index/ivf.h applies.
+ *
+ * Costs are in nanoseconds of one core and rough (AVX2 at 3 GHz): they decide how work is split
+ * over threads, not what is found. */
+#include "query/search_internal.h"
+
+#include "base/bitmap.h"
+
+enum {
+    MEMTABLE_ROWS_MIN = 512, /* coded rows below which comparing all is as fast */
+    FEW_SHARE = 100,         /* a segment with fewer than 1/100 of its rows alive has few */
+};
+
+#define SCALE_MIN 1e-12f
+#define SCALE_MAX 1e12f
+
+static uint64_t live_rows(const uint64_t *hidden, uint64_t first, uint64_t end) {
+    uint64_t live = end - first;
+    if (hidden == NULL) {
+        return live;
+    }
+    uint64_t row = first;
+    for (; row < end && row % 64 != 0; row++) {
+        live -= vexi_bitmap_get(hidden, row);
+    }
+    for (; row + 64 <= end; row += 64) {
+        live -= (uint64_t)__builtin_popcountll(hidden[row / 64]);
+    }
+    for (; row < end; row++) {
+        live -= vexi_bitmap_get(hidden, row);
+    }
+    return live;
+}
+
+uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *index,
+                           const uint32_t *lists, uint32_t ranked, uint32_t probe_count,
+                           const vexi_search_request *request) {
+    uint64_t live = source->row_count - source->hidden_count;
+    uint64_t wanted = live < request->k ? live : request->k;
+    uint64_t quarters_wanted = 4 * (uint64_t)probe_count;
+    uint64_t quarters = 0;
+    uint64_t seen = 0;
+    uint32_t count = 0;
+    while (quarters < quarters_wanted || seen < wanted) {
+        if (count == ranked) {
+            return ranked < index->list_count ? ranked + 1 : ranked;
+        }
+        uint32_t list = lists[count++];
+        uint64_t first = index->list_first[list];
+        uint64_t end = index->list_first[list + 1];
+        uint64_t live_in_list = live_rows(source->hidden, first, end);
+        bool whole = request->nprobe != 0 || live_in_list == end - first;
+        uint64_t share = whole ? 4 : 4 * live_in_list / (end - first);
+        quarters += share == 0 ? 1 : share;
+        seen += live_in_list;
+    }
+    return count;
+}
+
+bool vexi_scale_codable(const vexi_query *query, float row_length) {
+    if (!(row_length > SCALE_MIN && row_length < SCALE_MAX)) {
+        return false;
+    }
+    if (query->inverse_norm == 0) { /* the zero vector: a place like others under L2 alone */
+        return query->metric == VEX_METRIC_L2;
+    }
+    return query->inverse_norm > SCALE_MIN && query->inverse_norm < SCALE_MAX;
+}
+
+/* ---- Costs ----------------------------------------------------------------------------------- */
+
+static double row_cost(uint32_t dimension) {
+    return 4.0 + 0.2 * dimension;
+}
+
+static double code_cost(uint32_t padded) {
+    return 0.5 + 0.015 * padded;
+}
+
+static double lists_cost(const vexi_view *view, const vexi_source *source,
+                         const vexi_index_file *index, const vexi_effort *effort) {
+    double rows = (double)source->row_count * effort->probe_count / index->list_count;
+    if (effort->way == VEXI_WAY_LISTS) {
+        return (rows + index->list_count) * row_cost(view->schema->dimension);
+    }
+    return (rows + index->list_count) * code_cost(index->code_padded) +
+           5000.0 * (1.0 + view->schema->dimension / 512.0);
+}
+
+/* ---- Indexes --------------------------------------------------------------------------------- */
+
+static uint32_t table_find(const uint32_t *stored, float recall, uint32_t k, uint32_t most) {
+    vexi_calibration table;
+    _Static_assert(sizeof table == VEXI_INDEX_CALIBRATION_COUNT * sizeof *stored, "one layout");
+    memcpy(&table, stored, sizeof table);
+    return vexi_calibration_find(&table, recall, k, most);
+}
+
+/* Lists where nobody measured. */
+static uint32_t probes_by_rule(uint32_t list_count, uint32_t k, float recall) {
+    double count = vexi_ivf_default_nprobe(list_count, k);
+    if (recall > 0.98f) {
+        count *= recall > 0.995f ? 4 : 2;
+    }
+    return count > list_count ? list_count : (uint32_t)count;
+}
+
+/* Whether the codes are of this view's rotation. */
+static bool index_coded(const vexi_view *view, const vexi_index_file *index) {
+    const vexi_rotation *rotation = vexi_view_rotation(view);
+    return index->code_bits != 0 && rotation != NULL && rotation->seed == index->rotation_seed &&
+           rotation->padded == index->code_padded;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
+    return value < least ? least : value > most ? most : value;
+}
+
+static vexi_effort segment_effort(const vexi_view *view, const vexi_source *source,
+                                  const vexi_search_request *request, float recall) {
+    vexi_effort effort = {.way = VEXI_WAY_EXACT};
+    uint64_t live = source->row_count - source->hidden_count;
+    const vexi_graph_file *graph = request->nprobe == 0 ? vexi_source_graph(source) : NULL;
+    const vexi_index_file *index = vexi_source_ivf(source);
+    if (graph != NULL && graph->rotation_seed != vexi_view_rotation(view)->seed) {
+        graph = NULL;
+    }
+    if (graph != NULL) {
+        uint32_t rows = (uint32_t)clamp(source->row_count, 1, UINT32_MAX);
+        uint32_t ef = request->ef != 0 ? request->ef
+                                       : table_find(graph->calibration, recall, request->k, rows);
+        effort.ef = (uint32_t)clamp(ef, request->k < live ? request->k : live, rows);
+        /* A beam of most rows is slower than comparing them: the table could not tell. */
+        if (effort.ef <= live / 4) {
+            effort.way = VEXI_WAY_GRAPH;
+            effort.cost_ns =
+                1.3 * effort.ef *
+                (100.0 + 32.0 * code_cost(graph->padded) + row_cost(view->schema->dimension));
+            return effort;
+        }
+    }
+    if (request->nprobe == 0 && recall >= 1) {
+        return effort; /* ef was given for the sake of other segments */
+    }
+    if (index != NULL && index->list_count > 0) {
+        bool coded = index_coded(view, index);
+        uint32_t count = request->nprobe;
+        if (count == 0) {
+            count = coded ? table_find(index->calibration, recall, request->k, index->list_count)
+                          : probes_by_rule(index->list_count, request->k, recall);
+        }
+        effort.probe_count = (uint32_t)clamp(count, 1, index->list_count);
+        effort.way = coded ? VEXI_WAY_CODES : VEXI_WAY_LISTS;
+        effort.cost_ns = lists_cost(view, source, index, &effort);
+    }
+    return effort;
+}
+
+vexi_effort vexi_effort_of(const vexi_view *view, uint32_t at, const vexi_search_request *request) {
+    const vexi_source *source = &view->sources[at];
+    const vexi_schema *schema = view->schema;
+    uint64_t live = source->row_count - source->hidden_count;
+    vexi_effort effort = {.way = VEXI_WAY_EXACT};
+    effort.cost_ns = (double)source->row_count * row_cost(schema->dimension);
+    if (live == 0) {
+        return (vexi_effort){.way = VEXI_WAY_NONE};
+    }
+    float recall = request->recall > 0  ? request->recall
+                   : schema->recall > 0 ? schema->recall
+                                        : VEX_RECALL_DEFAULT;
+    bool effort_given = request->nprobe != 0 || request->ef != 0;
+    if (request->exact || (recall >= 1 && !effort_given) || request->k >= live / 2 + 1) {
+        return effort;
+    }
+    if (source->memtable != NULL) {
+        vexi_memtable_codes codes;
+        vexi_source_codes(source, source->row_count, &codes);
+        if (codes.center != NULL && codes.row_count >= MEMTABLE_ROWS_MIN) {
+            effort.way = VEXI_WAY_MEMTABLE;
+            effort.cost_ns =
+                (double)codes.row_count * code_cost(vexi_code_padded(schema->dimension)) +
+                (double)(source->row_count - codes.row_count) * row_cost(schema->dimension);
+        }
+        return effort;
+    }
+    if (live < source->row_count / FEW_SHARE) {
+        effort.way = VEXI_WAY_FEW;
+        effort.cost_ns = (double)live * row_cost(schema->dimension);
+        return effort;
+    }
+    vexi_effort indexed = segment_effort(view, source, request, recall);
+    return indexed.way == VEXI_WAY_EXACT ? effort : indexed;
+}

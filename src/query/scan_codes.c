@@ -1,0 +1,393 @@
+/* Scan by codes: posting lists of a segment, blocks of a memtable.
+ *
+ * A query is made ready for a source once (lookup table, offsets), its nearest lists are ranked by
+ * the codes of their centroids, and the codes of those lists are scanned, nearest first: what may
+ * be among the k nearest goes to a pool, whose limit falls with every better estimate. Then rows of
+ * the pool are compared exactly, best estimate first, until no bound is below the k-th distance.
+ * The limit starts where earlier sources left it: late sources cost little more than their scan.
+ *
+ * Codes of one bit have no second estimate that could make a limit, so rows are compared exactly
+ * list by list (for the first lists) and whenever the pool has grown by much.
+ *
+ * Several queries share lists: each scans its nearest lists by itself, which makes its limit tight;
+ * the others go list by list, each scanned for all its queries while its codes are in cache. A
+ * slice takes every n-th list of a query's order, so that all slices have near ones.
+ *
+ * Pools grow between lists, outside the guard, by what the next lists hold: a guarded scan stops at
+ * the first list that might not fit. */
+#include "base/guard.h"
+#include "query/search_internal.h"
+
+enum {
+    OWN_LISTS = 2,         /* scanned query by query before lists are shared */
+    POOL_ROWS_MIN = 2048,  /* room to begin with */
+    EAGER_LISTS = 8,       /* one bit: lists after each of which rows are compared */
+    PART_ROWS_FIRST = 256, /* of a memtable; a multiple of a block's rows */
+    PART_ROWS_MAX = 4096,
+    NO_VISIT = (int)0x7fffffff
+};
+
+/* A query in this source. */
+typedef struct coded_query {
+    uint32_t query; /* of the scan's */
+    vexi_code_query code;
+    vexi_code_pool pool;
+    struct visit *visits; /* in order of promise */
+    uint32_t visit_count;
+} coded_query;
+
+/* A list to scan for a query. */
+typedef struct visit {
+    coded_query *owner;
+    const uint8_t *codes;
+    uint32_t list;
+    float square;
+    uint32_t next; /* in the chain of its list */
+} visit;
+
+/* ---- Guarded --------------------------------------------------------------------------------- */
+
+typedef struct origin_job {
+    float *target;
+    const float *origin;
+    size_t size;
+} origin_job;
+
+static vex_status origin_run(void *argument, vex_error *err) {
+    (void)err;
+    const origin_job *job = argument;
+    memcpy(job->target, job->origin, job->size);
+    return VEX_OK;
+}
+
+typedef struct rank_job {
+    vexi_ivf_ranker *ranker;
+    const vexi_code_query *code;
+    uint32_t wanted;
+    uint32_t *lists;
+    float *squares;
+    uint32_t ranked;
+} rank_job;
+
+static vex_status rank_run(void *argument, vex_error *err) {
+    (void)err;
+    rank_job *job = argument;
+    job->ranked =
+        vexi_ivf_rank_coded(job->ranker, job->code, job->wanted, job->lists, job->squares);
+    return VEX_OK;
+}
+
+typedef struct visit_job {
+    const vexi_index_file *index;
+    const vexi_code_layout *layout;
+    const uint64_t *hidden;
+    visit *const *visits;
+    size_t count;
+    volatile size_t next; /* not scanned yet */
+    bool one_only;
+} visit_job;
+
+static vexi_code_list list_of(const visit_job *job, const visit *v) {
+    const vexi_index_file *index = job->index;
+    uint32_t rows = index->list_first[v->list + 1] - index->list_first[v->list];
+    size_t blocks = ((size_t)rows + VEXI_CODE_BLOCK_ROWS - 1) / VEXI_CODE_BLOCK_ROWS;
+    return (vexi_code_list){
+        .blocks = v->codes,
+        .records =
+            job->layout->record_size == 0 ? NULL : v->codes + blocks * job->layout->block_size,
+        .row_count = rows,
+        .first_row = index->list_first[v->list],
+        .error = index->code_errors[2 * (size_t)v->list],
+        .record_error = index->code_errors[2 * (size_t)v->list + 1],
+    };
+}
+
+static vex_status visit_run(void *argument, vex_error *err) {
+    (void)err;
+    visit_job *job = argument;
+    while (job->next < job->count) {
+        const visit *v = job->visits[job->next];
+        vexi_code_pool *pool = &v->owner->pool;
+        vexi_code_list list = list_of(job, v);
+        if (pool->capacity - pool->count < list.row_count) {
+            break; /* the caller makes room */
+        }
+        vexi_code_scan(&v->owner->code, &list, v->square, job->hidden, pool);
+        job->next = job->next + 1;
+        if (job->one_only) {
+            break;
+        }
+    }
+    return VEX_OK;
+}
+
+/* ---- Segments -------------------------------------------------------------------------------- */
+
+typedef struct coded_scan {
+    vexi_scan *scan;
+    uint32_t source;
+    const vexi_source *from;
+    const vexi_index_file *index;
+    vexi_arena *arena;
+    vexi_code_layout layout;
+    coded_query *queries; /* those that codes can answer */
+    uint32_t query_count;
+    visit **order;
+    size_t visit_count;
+} coded_scan;
+
+/* Rank lists for a query until they are enough; lists and squares have room for all. */
+static vex_status rank(coded_scan *c, vexi_ivf_ranker *ranker, coded_query *q, uint32_t probe_count,
+                       uint32_t *lists, float *squares, uint32_t *count, vex_error *err) {
+    uint64_t live = c->from->row_count - c->from->hidden_count;
+    uint64_t widened = (uint64_t)probe_count * c->from->row_count / live;
+    uint32_t most = c->index->list_count;
+    uint32_t wanted = widened > 4 * (uint64_t)probe_count ? 4 * probe_count : (uint32_t)widened;
+    wanted = wanted < most ? wanted : most;
+    for (;;) {
+        rank_job job = {ranker, &q->code, wanted, lists, squares, 0};
+        VEX_TRY(vexi_guard_run(rank_run, &job, vexi_source_name(c->from), err));
+        for (uint32_t i = 0; i < job.ranked; i++) { /* what is ranked comes from mapped bytes */
+            VEX_ASSERT(lists[i] < c->index->list_count);
+        }
+        *count =
+            vexi_lists_needed(c->from, c->index, lists, job.ranked, probe_count, c->scan->request);
+        if (*count <= job.ranked || wanted == most) {
+            *count = *count < job.ranked ? *count : job.ranked;
+            return VEX_OK;
+        }
+        wanted = wanted < most / 2 ? 2 * wanted : most;
+    }
+}
+
+/* The visits of one query: its share of the lists, with their codes. */
+static vex_status visits_make(coded_scan *c, coded_query *q, const uint32_t *lists,
+                              const float *squares, uint32_t count, vex_error *err) {
+    uint32_t *own = vexi_arena_array(c->arena, count, sizeof *own);
+    const uint8_t **codes = vexi_arena_array(c->arena, count, sizeof *codes);
+    q->visits = vexi_arena_array(c->arena, count, sizeof *q->visits);
+    if (own == NULL || codes == NULL || q->visits == NULL) {
+        return vexi_no_memory(err, count * sizeof *q->visits);
+    }
+    for (uint32_t i = c->scan->slice; i < count; i += c->scan->slice_count) {
+        own[q->visit_count] = lists[i];
+        q->visits[q->visit_count++] = (visit){.owner = q, .list = lists[i], .square = squares[i]};
+    }
+    VEX_TRY(vexi_source_lists(c->from, own, q->visit_count, c->arena, codes, err));
+    for (uint32_t i = 0; i < q->visit_count; i++) {
+        q->visits[i].codes = codes[i];
+    }
+    c->visit_count += q->visit_count;
+    return VEX_OK;
+}
+
+static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_error *err) {
+    const vexi_index_file *index = c->index;
+    vexi_scan *scan = c->scan;
+    size_t origin_size = (size_t)c->layout.padded * sizeof(float);
+    float *origin = vexi_arena_alloc_aligned(c->arena, 64, origin_size);
+    uint32_t *lists = vexi_arena_array(c->arena, index->list_count, sizeof *lists);
+    float *squares = vexi_arena_array(c->arena, index->list_count, sizeof *squares);
+    c->queries = vexi_arena_calloc(c->arena, scan->query_count, sizeof *c->queries);
+    if (origin == NULL || lists == NULL || squares == NULL || c->queries == NULL) {
+        return vexi_no_memory(err, index->list_count * sizeof *lists + origin_size);
+    }
+    origin_job job = {origin, index->origin, origin_size};
+    VEX_TRY(vexi_guard_run(origin_run, &job, vexi_source_name(c->from), err));
+    vexi_ivf_ranker ranker;
+    VEX_TRY(vexi_ivf_ranker_init(&ranker, index->list_count, index->centroids, index->center_codes,
+                                 index->center_error, c->arena, err));
+    for (uint32_t i = 0; i < scan->query_count; i++) {
+        if (!vexi_scale_codable(&scan->queries[i], index->row_length)) {
+            continue;
+        }
+        coded_query *q = &c->queries[c->query_count++];
+        uint32_t count = 0;
+        q->query = i;
+        VEX_TRY(vexi_code_query_init(&q->code, &c->layout, vexi_view_rotation(scan->view),
+                                     scan->queries[i].values, origin, index->row_length, c->arena,
+                                     err));
+        VEX_TRY(rank(c, &ranker, q, effort->probe_count, lists, squares, &count, err));
+        if (scan->slice == 0) {
+            scan->stats.list_count += count;
+        }
+        VEX_TRY(vexi_code_pool_init(&q->pool, scan->request->k,
+                                    vexi_scan_limit(&scan->topks[i], q->code.to_scan), c->arena,
+                                    err));
+        VEX_TRY(visits_make(c, q, lists, squares, count, err));
+    }
+    return VEX_OK;
+}
+
+/* All visits in the order in which they are scanned. */
+static vex_status visits_order(coded_scan *c, vex_error *err) {
+    uint32_t list_count = c->index->list_count;
+    c->order = vexi_arena_array(c->arena, c->visit_count, sizeof *c->order);
+    if (c->order == NULL) {
+        return vexi_no_memory(err, c->visit_count * sizeof *c->order);
+    }
+    size_t at = 0;
+    if (c->query_count == 1) {
+        for (uint32_t i = 0; i < c->queries->visit_count; i++) {
+            c->order[at++] = &c->queries->visits[i];
+        }
+        return VEX_OK;
+    }
+    /* Chains of visits by list, of numbers that count through the queries' visits. */
+    visit **by_number = vexi_arena_array(c->arena, c->visit_count, sizeof *by_number);
+    uint32_t *heads = vexi_arena_array(c->arena, list_count, sizeof *heads);
+    if (by_number == NULL || heads == NULL) {
+        return vexi_no_memory(err, c->visit_count * sizeof *by_number);
+    }
+    for (uint32_t i = 0; i < list_count; i++) {
+        heads[i] = NO_VISIT;
+    }
+    uint32_t number = 0;
+    for (uint32_t q = 0; q < c->query_count; q++) {
+        for (uint32_t i = 0; i < c->queries[q].visit_count; i++) {
+            visit *v = &c->queries[q].visits[i];
+            if (i < OWN_LISTS) {
+                c->order[at++] = v;
+                continue;
+            }
+            by_number[number] = v;
+            v->next = heads[v->list];
+            heads[v->list] = number++;
+        }
+    }
+    for (uint32_t i = 0; i < list_count; i++) {
+        for (uint32_t n = heads[i]; n != NO_VISIT; n = by_number[n]->next) {
+            c->order[at++] = by_number[n];
+        }
+    }
+    return VEX_OK;
+}
+
+static uint32_t visit_rows(const coded_scan *c, const visit *v) {
+    return c->index->list_first[v->list + 1] - c->index->list_first[v->list];
+}
+
+static vex_status visits_scan(coded_scan *c, vex_error *err) {
+    visit_job job = {
+        .index = c->index,
+        .layout = &c->layout,
+        .hidden = c->from->hidden,
+        .visits = c->order,
+        .count = c->visit_count,
+        .one_only = c->layout.bits == 1,
+    };
+    while (job.next < job.count) {
+        const visit *v = c->order[job.next];
+        coded_query *q = v->owner;
+        uint32_t room = visit_rows(c, v);
+        room = room < POOL_ROWS_MIN ? POOL_ROWS_MIN : room;
+        VEX_TRY(vexi_code_pool_reserve(&q->pool, room, c->arena, err));
+        size_t before = job.next;
+        VEX_TRY(vexi_guard_run(visit_run, &job, vexi_source_name(c->from), err));
+        VEX_ASSERT(job.next > before || q->pool.capacity - q->pool.count >= room);
+        bool eager = v < q->visits + EAGER_LISTS || q->pool.count >= 4 * q->pool.k + POOL_ROWS_MIN;
+        if (c->layout.bits == 1 && eager) {
+            VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
+            q->pool.limit = vexi_scan_limit(&c->scan->topks[q->query], q->code.to_scan);
+        }
+    }
+    for (uint32_t i = 0; i < c->query_count; i++) {
+        coded_query *q = &c->queries[i];
+        c->scan->stats.code_count += q->pool.row_count;
+        VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
+    }
+    return VEX_OK;
+}
+
+vex_status vexi_scan_codes(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                           vex_error *err) {
+    const vexi_source *from = &scan->view->sources[source];
+    const vexi_index_file *index = vexi_source_ivf(from);
+    const vexi_schema *schema = scan->view->schema;
+    for (uint32_t i = 0; i < scan->query_count && scan->slice == 0; i++) {
+        if (!vexi_scale_codable(&scan->queries[i], index->row_length)) {
+            VEX_TRY(vexi_scan_exact(scan, source, i, err));
+        }
+    }
+    vexi_arena_reset(&scan->scratch->work);
+    coded_scan c = {
+        .scan = scan,
+        .source = source,
+        .from = from,
+        .index = index,
+        .arena = &scan->scratch->work,
+        .layout = vexi_code_layout_of(schema->metric, schema->dimension, index->code_bits),
+    };
+    VEX_TRY(queries_prepare(&c, effort, err));
+    VEX_TRY(visits_order(&c, err));
+    return visits_scan(&c, err);
+}
+
+/* ---- Memtables ------------------------------------------------------------------------------- */
+
+static vex_status scan_memtable_query(vexi_scan *scan, uint32_t source, uint32_t query,
+                                      const vexi_memtable_codes *codes, vex_error *err) {
+    const vexi_schema *schema = scan->view->schema;
+    const uint64_t *hidden = scan->view->sources[source].hidden;
+    vexi_arena *arena = &scan->scratch->work;
+    vexi_code_layout layout = vexi_code_layout_of(schema->metric, schema->dimension, codes->bits);
+    vexi_code_query code;
+    vexi_code_pool pool;
+    vexi_arena_reset(arena);
+    VEX_TRY(vexi_code_query_init(&code, &layout, vexi_view_rotation(scan->view),
+                                 scan->queries[query].values, codes->origin, codes->row_length,
+                                 arena, err));
+    VEX_TRY(vexi_code_pool_init(&pool, scan->request->k,
+                                vexi_scan_limit(&scan->topks[query], code.to_scan), arena, err));
+    float square;
+    vexi_kernels_get()->l2(code.values, (const uint8_t *)codes->center, 0, 1, schema->dimension,
+                           &square);
+    /* Parts of lists, small ones first: one-bit codes get their limit from the rows compared so
+     * far, and what a part lets pass goes to the pool. */
+    uint32_t part_rows = PART_ROWS_FIRST;
+    for (uint32_t i = 0; i < codes->list_count; i++) {
+        const vexi_code_list *list = &codes->lists[i];
+        for (uint32_t first = 0, count; first < list->row_count; first += count) {
+            count = list->row_count - first;
+            count = count < part_rows ? count : part_rows;
+            part_rows = part_rows < PART_ROWS_MAX ? 2 * part_rows : PART_ROWS_MAX;
+            size_t block = first / VEXI_CODE_BLOCK_ROWS;
+            vexi_code_list part = {
+                .blocks = list->blocks + block * layout.block_size,
+                .records =
+                    list->records == NULL ? NULL : list->records + first * layout.record_size,
+                .row_count = count,
+                .first_row = list->first_row + first,
+                .error = list->error,
+                .record_error = list->record_error,
+            };
+            VEX_TRY(vexi_code_pool_reserve(&pool, count, arena, err));
+            vexi_code_scan(&code, &part, square, hidden, &pool);
+            if (codes->bits == 1) {
+                VEX_TRY(vexi_scan_pool(scan, source, query, code.to_scan, &pool, err));
+                pool.limit = vexi_scan_limit(&scan->topks[query], code.to_scan);
+            }
+        }
+    }
+    scan->stats.code_count += pool.row_count;
+    return vexi_scan_pool(scan, source, query, code.to_scan, &pool, err);
+}
+
+vex_status vexi_scan_memtable(vexi_scan *scan, uint32_t source, vex_error *err) {
+    const vexi_source *from = &scan->view->sources[source];
+    vexi_memtable_codes codes;
+    vexi_source_codes(from, from->row_count, &codes);
+    uint64_t coded = codes.center == NULL ? 0 : codes.row_count;
+    vexi_row_range rest = {coded, from->row_count - coded};
+    VEX_TRY(vexi_scan_ranges(scan, source, &rest, rest.count > 0 ? 1 : 0, 0, scan->query_count,
+                             &scan->scratch->work, err));
+    for (uint32_t i = 0; i < scan->query_count; i++) {
+        if (!vexi_scale_codable(&scan->queries[i], codes.row_length)) {
+            vexi_row_range all = {0, coded};
+            VEX_TRY(vexi_scan_ranges(scan, source, &all, 1, i, 1, &scan->scratch->work, err));
+        } else {
+            VEX_TRY(scan_memtable_query(scan, source, i, &codes, err));
+        }
+    }
+    return VEX_OK;
+}
