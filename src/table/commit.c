@@ -21,7 +21,38 @@
 
 enum { COMMIT_ATTEMPT_MAX = 1000 };
 
-/* Mark in `segments` the live rows of the request's ids; changed[i] tells where. */
+/* Mark in one segment the live rows of the request's ids. *damaged: the segment could not tell. */
+static vex_status hide_ids_in(vexi_table *table, const commit_request *request,
+                              table_segment *segment, bool *changed, bool *damaged,
+                              vex_error *err) {
+    request->ids.restart(request->ids.context);
+    for (;;) {
+        bool more;
+        vex_string id;
+        uint64_t hash;
+        *damaged = false;
+        VEX_TRY(request->ids.next(request->ids.context, &more, &id, &hash, err));
+        if (!more) {
+            return VEX_OK;
+        }
+        bool found;
+        uint64_t row;
+        *damaged = true;
+        VEX_TRY(vexi_segment_find(segment->segment, id, hash, &found, &row, err));
+        *damaged = false;
+        if (!found || vexi_bits_get(segment->deleted, row)) {
+            continue;
+        }
+        if (!*changed) {
+            VEX_TRY(table_deleted_own(table->core->env, segment, err));
+            *changed = true;
+        }
+        vexi_bits_set(segment->deleted, row);
+    }
+}
+
+/* The same in all of them; changed[i] tells where there were any. A segment whose index file proves
+ * damaged is opened without it. */
 static vex_status hide_ids(vexi_table *table, const commit_request *request,
                            table_segment *segments, size_t count, bool *changed, vex_error *err) {
     if (request->ids.next == NULL || count == 0) {
@@ -32,26 +63,74 @@ static vex_status hide_ids(vexi_table *table, const commit_request *request,
     }
     /* Segment by segment, so that one id table at a time is in the cache. */
     for (size_t i = 0; i < count; i++) {
-        request->ids.restart(request->ids.context);
-        for (;;) {
-            bool more;
-            vex_string id;
-            uint64_t hash;
-            VEX_TRY(request->ids.next(request->ids.context, &more, &id, &hash, err));
-            if (!more) {
-                break;
+        bool damaged;
+        vex_error damage;
+        vex_status status =
+            hide_ids_in(table, request, &segments[i], &changed[i], &damaged, &damage);
+        if (status != VEX_OK && damaged) {
+            VEX_TRY(table_entry_open_plain(table, &segments[i], &damage, err));
+            status = hide_ids_in(table, request, &segments[i], &changed[i], &damaged, &damage);
+        }
+        if (status != VEX_OK) {
+            if (err != NULL) {
+                *err = damage;
             }
+            return status;
+        }
+    }
+    return VEX_OK;
+}
+
+/* Where the replaced segment is in the newest version; count if it is not there any more. */
+static size_t replaced_at(const commit_request *request, const table_segment *segments,
+                          size_t count) {
+    size_t at = 0;
+    while (at < count && (request->replaced == NULL ||
+                          strcmp(vexi_segment_path(segments[at].segment),
+                                 vexi_segment_path(request->replaced->segment)) != 0)) {
+        at++;
+    }
+    return at;
+}
+
+/* Rows of the replaced segment that were deleted since its live ones were taken are deleted in the
+ * segments that take its place. Worked out anew in each attempt: another engine may also bring
+ * rows back, which the new segments lack; then they are of no use. */
+static vex_status carry_deletions(vexi_table *table, commit_request *request,
+                                  const table_segment *now, vex_error *err) {
+    const vexi_env *env = table->core->env;
+    const vexi_bits *taken = request->replaced->deleted;
+    for (size_t i = 0; i < request->segment_count; i++) {
+        vexi_bits_release(request->segments[i].deleted);
+        request->segments[i].deleted = NULL;
+    }
+    if (!vexi_bits_contain(now->deleted, taken)) {
+        return vexi_fail(err, VEX_CONFLICT, "rows of %s came back meanwhile",
+                         vexi_segment_object_name(now->segment));
+    }
+    uint64_t row_count = vexi_segment_row_count(now->segment);
+    for (uint64_t row = 0; now->deleted != NULL && row < row_count; row++) {
+        if (!vexi_bits_get(now->deleted, row) || vexi_bits_get(taken, row)) {
+            continue;
+        }
+        vex_string id;
+        VEX_TRY(vexi_segment_id(now->segment, row, &id, err));
+        uint64_t hash = vexi_hash64(id.data, id.size);
+        for (size_t i = 0; i < request->segment_count; i++) {
+            commit_segment *segment = &request->segments[i];
             bool found;
-            uint64_t row;
-            VEX_TRY(vexi_segment_find(segments[i].segment, id, hash, &found, &row, err));
-            if (!found || vexi_bits_get(segments[i].deleted, row)) {
-                continue;
+            uint64_t at;
+            VEX_TRY(vexi_segment_find(segment->segment, id, hash, &found, &at, err));
+            if (found && segment->deleted == NULL) {
+                segment->deleted =
+                    vexi_bits_create(env, vexi_segment_row_count(segment->segment), NULL);
+                if (segment->deleted == NULL) {
+                    return vexi_no_memory(err, vexi_segment_row_count(segment->segment) / 8);
+                }
             }
-            if (!changed[i]) {
-                VEX_TRY(table_deleted_own(table->core->env, &segments[i], err));
-                changed[i] = true;
+            if (found) {
+                vexi_bits_set(segment->deleted, at);
             }
-            vexi_bits_set(segments[i].deleted, row);
         }
     }
     return VEX_OK;
@@ -179,8 +258,16 @@ static vex_status build_actions(vexi_table *table, const commit_request *request
         commit->txn_count = 1;
     }
     int64_t now_ms = vexi_wall_us(table->core->env) / 1000;
+    size_t replaced = replaced_at(request, segments, count);
+    if (replaced < count) {
+        const vexi_delta_add *old = file_of(&table->delta, segments[replaced].segment);
+        VEX_ASSERT(old != NULL);
+        vexi_delta_remove *remove = &commit->removes[commit->remove_count++];
+        *remove = commit_remove(old, now_ms);
+        remove->data_change = false;
+    }
     for (size_t i = 0; i < count; i++) {
-        if (changed[i]) {
+        if (changed[i] && i != replaced) {
             VEX_TRY(replace_actions(table, &segments[i], now_ms, commit, arena, err));
         }
     }
@@ -213,12 +300,13 @@ static vex_status published_list(vexi_table *table, const commit_request *reques
         return vexi_no_memory(err, count * sizeof *list);
     }
     size_t used = 0;
+    size_t replaced = replaced_at(request, segments, count);
     for (size_t i = 0; i < count; i++) {
         const vexi_bits *deleted = segments[i].deleted;
         bool empty = deleted != NULL &&
                      deleted->set_count == vexi_segment_row_count(segments[i].segment) &&
                      file_of(&table->delta, segments[i].segment) == NULL;
-        if (!empty) {
+        if (!empty && i != replaced) {
             list[used++] = segments[i];
             segments[i] = (table_segment){.segment = NULL};
         }
@@ -267,6 +355,12 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
     bool *changed = vexi_arena_calloc(&arena, count + 1, sizeof *changed);
     vex_status status = changed == NULL ? vexi_no_memory(err, count)
                                         : hide_ids(table, request, segments, count, changed, err);
+    if (status == VEX_OK && request->replaced != NULL) {
+        size_t at = replaced_at(request, segments, count);
+        status = at == count ? vexi_fail(err, VEX_CONFLICT, "%s was removed meanwhile",
+                                         vexi_segment_object_name(request->replaced->segment))
+                             : carry_deletions(table, request, &segments[at], err);
+    }
     for (size_t i = 0; i < count && status == VEX_OK; i++) {
         changed[i] = changed[i] || segments[i].unstored;
     }

@@ -198,6 +198,7 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
     /* What a damaged segment hides cannot be told, so nothing can be committed: say so before hours
      * of retries build files for nothing. Segments change under the commit lock alone. */
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
+    VEX_TRY(table_mend_all(table, err));
     for (size_t i = 0; i < table->segment_count; i++) {
         if (!vexi_segment_unread(table->segments[i].segment)) { /* the commit opens it anew */
             VEX_TRY(vexi_segment_check(table->segments[i].segment, err));

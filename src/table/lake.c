@@ -334,6 +334,7 @@ vex_status table_let_go(vexi_table *table, vex_error *err) {
     }
     pthread_mutex_lock(&table->state_lock);
     table->dropped = true;
+    __atomic_store_n(&table->index_cancel, 1, __ATOMIC_RELAXED);
     table->changes++;
     /* Its memtables are no longer anybody's; writes in the log queue see `dropped`. If sealing
      * fails, the active one stays until the table is replaced or the lake is closed. */
@@ -341,6 +342,7 @@ vex_status table_let_go(vexi_table *table, vex_error *err) {
     size_t sealed_count = table->sealed_count;
     pthread_mutex_unlock(&table->state_lock);
     table_drop_views(table);
+    table_graphs_remove(table, table->segments, table->segment_count);
     /* Nothing is left to resolve, so this cannot fail. */
     VEX_TRY(table_publish(table, NULL, 0, sealed_count, table->delta.version, err));
     if (lake->wal != NULL) {
@@ -502,6 +504,7 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     lake->core = core;
     lake->config = *config;
     lake->refresh_task = (vexi_task){.run = refresh_run, .argument = lake};
+    lake->index_task = (vexi_task){.run = index_run, .argument = lake};
     pthread_mutex_init(&lake->create_lock, NULL);
     pthread_rwlock_init(&lake->tables_lock, NULL);
     vex_status status = lake_recover(lake, err);
@@ -512,6 +515,8 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     if (config->refresh_interval_ms > 0) {
         vexi_submit(env, &lake->refresh_task, config->refresh_interval_ms);
     }
+    __atomic_store_n(&lake->ready, true, __ATOMIC_RELEASE);
+    lake_index_soon(lake);
     *out = lake;
     return VEX_OK;
 }
@@ -522,7 +527,11 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     }
     const vexi_env *env = lake->core->env;
     __atomic_store_n(&lake->closing, true, __ATOMIC_RELAXED);
+    for (size_t i = 0; i < lake->table_count; i++) {
+        __atomic_store_n(&lake->tables[i]->index_cancel, 1, __ATOMIC_RELAXED);
+    }
     vexi_cancel(env, &lake->refresh_task);
+    vexi_cancel(env, &lake->index_task);
     vexi_wal_stop(lake->wal); /* what it calls when a sync fails queues flushes */
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_cancel(env, &lake->tables[i]->flush_task);

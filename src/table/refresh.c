@@ -176,6 +176,7 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
         table_segment *entry = &segments[count];
         uint64_t hash = table_dv_hash(&add->dv);
         const table_segment *old = open_entry(table, add->path, &hint);
+        vex_error damage;
         if (old != NULL && vexi_segment_unread(old->segment)) {
             old = NULL;
         }
@@ -189,14 +190,20 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
         }
         vexi_bits *deleted = NULL;
         vexi_segment *segment = NULL;
+        *entry = (table_segment){.segment = NULL};
         if (old != NULL) {
             segment = vexi_segment_retain(old->segment);
         } else {
             status =
                 vexi_segment_open(table->core, table->schema, table->folder, add, &segment, err);
         }
+        if (status == VEX_OK && vexi_segment_check(segment, &damage) != VEX_OK) {
+            /* Its rows may be well. If not, it keeps its place and says why. */
+            entry->segment = segment;
+            (void)table_entry_open_plain(table, entry, &damage, NULL);
+            segment = entry->segment;
+        }
         if (status == VEX_OK && hash != 0 && vexi_segment_check(segment, NULL) == VEX_OK) {
-            vex_error damage;
             vex_status loaded = dv_load(table->core, table->folder, &add->dv,
                                         vexi_segment_row_count(segment), &deleted, &damage);
             if (loaded == VEX_MEMORY) {
@@ -228,7 +235,9 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
     /* Entries that are reused know what foreign files hide in them; with a fresh one among them it
      * is worked out again, which finds little to change. */
     for (size_t i = 0; i < count && fresh && status == VEX_OK; i++) {
-        if (vexi_segment_is_foreign(segments[i].segment)) {
+        /* What a file of ours hides, its commit said. */
+        if (vexi_segment_is_foreign(segments[i].segment) &&
+            !vexi_segment_is_plain(segments[i].segment)) {
             status = foreign_hide(table, segments, i, err);
         }
     }

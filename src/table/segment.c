@@ -116,6 +116,7 @@ static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema,
     }
     codes_check(segment, schema);
     segment->row_count = index->row_count;
+    segment->index_head_crc = add->index.head_crc;
     segment->checked = vexi_calloc(env, vexi_bitmap_words(segment->row_count), sizeof(uint64_t));
     if (segment->checked == NULL) {
         return vexi_no_memory(err, segment->row_count / 8);
@@ -316,6 +317,7 @@ void vexi_segment_release(vexi_segment *segment) {
         return;
     }
     const vexi_env *env = segment->core->env;
+    vexi_segment_graph_free(segment);
     if (segment->indexed) {
         vexi_index_close(&segment->index);
     }
@@ -359,6 +361,17 @@ vex_index_kind vexi_segment_index_kind(const vexi_segment *segment) {
         return VEX_INDEX_AUTO;
     }
     return segment->index.list_count > 0 ? VEX_INDEX_IVF : VEX_INDEX_FLAT;
+}
+
+bool vexi_segment_is_plain(const vexi_segment *segment) {
+    return segment->index_problem.status != VEX_OK;
+}
+
+void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_problem) {
+    VEX_ASSERT(segment->foreign && index_problem->status != VEX_OK);
+    segment->index_problem = *index_problem;
+    vexi_log(segment->core->env, 2, "searched exactly until it is indexed anew: %s",
+             index_problem->message);
 }
 
 bool vexi_segment_index_damaged(const vexi_segment *segment) {

@@ -13,7 +13,8 @@
 typedef struct vexi_core {
     int references; /* atomic */
     const vexi_env *env;
-    vexi_store *store; /* destroyed with the core */
+    vexi_store *store;    /* destroyed with the core */
+    uint64_t graph_bytes; /* atomic: all graphs that are loaded */
 } vexi_core;
 
 vexi_core *vexi_core_retain(vexi_core *core);
@@ -75,6 +76,10 @@ vex_index_kind vexi_segment_index_kind(const vexi_segment *segment);
 /* Whether the index file failed a checksum, when it was opened or since: a VEX_CORRUPT of this
  * segment is then no word about its rows, which vexi_segment_open_plain still reads. */
 bool vexi_segment_index_damaged(const vexi_segment *segment);
+/* A file of ours that was opened plain. */
+bool vexi_segment_is_plain(const vexi_segment *segment);
+/* Note why (before it is shared). */
+void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_problem);
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
@@ -101,6 +106,11 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
                               vex_search_stats *stats, vex_error *err);
+/* Note what `problem` (of `status`) says of an object. A lack of memory says nothing of it and is
+ * returned. */
+vex_status vexi_finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,
+                            const char *object, vex_status status, const vex_error *problem,
+                            vex_error *err);
 /* Check every byte; findings go to the arena. */
 vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *schema,
                                    vexi_arena *arena, vexi_finding **findings,

@@ -3,6 +3,7 @@
 #define VEXI_TABLE_SEGMENT_INTERNAL_H
 
 #include "table/segment.h"
+#include "table/segment_graph.h"
 
 struct vexi_segment {
     int references; /* atomic */
@@ -29,6 +30,15 @@ struct vexi_segment {
     float *inverse_norms;
     uint32_t *slots; /* row + 1, 0 empty */
     uint64_t slot_count;
+
+    vex_error index_problem;   /* why it was opened plain; status VEX_OK: it was not. Immutable once
+                                  published */
+    uint32_t index_head_crc;   /* as the log tells, for pairing with a graph file */
+    vexi_segment_graph *graph; /* atomic: in use; see segment_graph.h */
+    vexi_segment_graph *graph_retired; /* atomic: a list of those that views may still walk */
+    int graph_state;                   /* atomic: a vexi_graph_state */
+    bool graph_told;                   /* that there is no room to build it; the index task's */
+    int plain_failed; /* atomic: its Parquet file is damaged too, nothing is left to try */
 
     vex_error damage;
     int damage_state; /* atomic: what `damage` holds */

@@ -4,10 +4,9 @@
 #include "base/guard.h"
 #include "table/segment_internal.h"
 
-/* What `problem` (of `status`) says of an object. A lack of memory says nothing of it. */
-static vex_status finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,
-                              const char *object, vex_status status, const vex_error *problem,
-                              vex_error *err) {
+vex_status vexi_finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,
+                            const char *object, vex_status status, const vex_error *problem,
+                            vex_error *err) {
     if (status == VEX_MEMORY) {
         if (err != NULL) {
             *err = *problem;
@@ -92,8 +91,12 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
     vex_error problem;
     vex_status status = vexi_segment_check(segment, &problem);
     if (status != VEX_OK) {
-        return finding_add(arena, findings, finding_count, segment->object_name, status, &problem,
-                           err);
+        return vexi_finding_add(arena, findings, finding_count, segment->object_name, status,
+                                &problem, err);
+    }
+    if (segment->index_problem.status != VEX_OK) {
+        return vexi_finding_add(arena, findings, finding_count, segment->object_name,
+                                segment->index_problem.status, &segment->index_problem, err);
     }
     if (segment->foreign) {
         return VEX_OK; /* decoded whole, with its page checksums, when it was opened */
@@ -102,13 +105,13 @@ vex_status vexi_segment_verify_all(vexi_segment *segment, const vexi_schema *sch
     verify_job job = {.segment = segment, .schema = schema};
     status = vexi_guard_run(verify_index_guarded, &job, segment->index_object.name, &problem);
     if (status != VEX_OK) {
-        VEX_TRY(finding_add(arena, findings, finding_count, segment->index_object.name, status,
-                            &problem, err));
+        VEX_TRY(vexi_finding_add(arena, findings, finding_count, segment->index_object.name, status,
+                                 &problem, err));
     }
     status = verify_data(&job, &problem);
     if (status != VEX_OK) {
-        VEX_TRY(finding_add(arena, findings, finding_count, segment->object_name, status, &problem,
-                            err));
+        VEX_TRY(vexi_finding_add(arena, findings, finding_count, segment->object_name, status,
+                                 &problem, err));
     }
     return VEX_OK;
 }

@@ -5,9 +5,10 @@
 
 #include "base/bitmap.h"
 #include "base/checksum.h"
+#include "table/segment_graph.h"
 
 /* A log record may be VEXI_WAL_RECORD_SIZE_MAX; a write is cut into parts of about this size. */
-enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20 };
+enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20, TABLE_BITS_DEFAULT = 4 };
 
 void table_retain(vexi_table *table) {
     __atomic_add_fetch(&table->references, 1, __ATOMIC_RELAXED);
@@ -114,6 +115,8 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     out->metric = schema->metric;
     out->index = schema->index;
     out->column_count = schema->column_count;
+    out->recall = schema->recall > 0 ? schema->recall : VEX_RECALL_DEFAULT;
+    out->bits = schema->bits != 0 ? schema->bits : TABLE_BITS_DEFAULT;
     out->row_count = view->live_count;
     for (size_t i = 0; i < view->source_count; i++) {
         const vexi_source *source = &view->sources[i];
@@ -127,7 +130,16 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
         out->segment_deleted_count += source->hidden_count;
         out->segment_size_bytes += vexi_segment_size_bytes(source->segment);
         out->index_size_bytes += vexi_segment_index_size_bytes(source->segment);
-        out->damaged_segment_count += vexi_segment_check(source->segment, NULL) != VEX_OK ? 1 : 0;
+        bool damaged = vexi_segment_check(source->segment, NULL) != VEX_OK;
+        uint64_t graph_size = vexi_segment_graph_size_bytes(source->segment);
+        out->damaged_segment_count += damaged ? 1 : 0;
+        out->unindexed_segment_count +=
+            !damaged && vexi_segment_is_foreign(source->segment) ? 1 : 0;
+        out->graph_count += graph_size > 0 ? 1 : 0;
+        out->graph_size_bytes += graph_size;
+        if (schema->index == VEX_INDEX_HNSW && graph_size == 0) {
+            out->graph_missing_count += vexi_segment_graph_wanted(source->segment) ? 1 : 0;
+        }
     }
     for (uint32_t c = 0; c < schema->column_count; c++) {
         memcpy(out->columns[c].name, schema->columns[c].name.data, schema->columns[c].name.size);
@@ -249,12 +261,14 @@ static bool memtables_say(const vexi_table *table, vex_string id, uint64_t hash,
     return false;
 }
 
+/* On failure *failed is the segment that cannot tell. */
 static vex_status segments_hold(const table_segment *segments, size_t count, vex_string id,
-                                uint64_t hash, bool *live, vex_error *err) {
+                                uint64_t hash, bool *live, size_t *failed, vex_error *err) {
     *live = false;
     for (size_t i = count; i-- > 0 && !*live;) {
         bool found;
         uint64_t row;
+        *failed = i;
         VEX_TRY(vexi_segment_find(segments[i].segment, id, hash, &found, &row, err));
         *live = found && !vexi_bits_get(segments[i].deleted, row);
     }
@@ -266,6 +280,7 @@ static bool delete_hits(const vexi_table *table, const delete_findings *findings
                         vex_string id) {
     uint64_t hash = vexi_hash64(id.data, id.size);
     bool live;
+    size_t failed;
     if (memtables_say(table, id, hash, &live)) {
         return live;
     }
@@ -273,7 +288,8 @@ static bool delete_hits(const vexi_table *table, const delete_findings *findings
         return findings->in_segment[i];
     }
     /* A segment that fails only now: the row was there when the delete began. */
-    return segments_hold(table->segments, table->segment_count, id, hash, &live, NULL) != VEX_OK ||
+    return segments_hold(table->segments, table->segment_count, id, hash, &live, &failed, NULL) !=
+               VEX_OK ||
            live;
 }
 
@@ -455,8 +471,7 @@ typedef struct delete_part {
     uint64_t segment_lists;
 } delete_part;
 
-/* References to the segments as they are now. State lock. */
-static vex_status segments_share(const vexi_table *table, table_segment **out, vex_error *err) {
+vex_status table_segments_share(const vexi_table *table, table_segment **out, vex_error *err) {
     *out = vexi_calloc(table->core->env, table->segment_count + 1, sizeof **out);
     if (*out == NULL) {
         return vexi_no_memory(err, table->segment_count * sizeof **out);
@@ -488,8 +503,10 @@ static void part_take(delete_part *part, const vex_string *ids, size_t count, si
 }
 
 /* Keep the ids of the part that are there now, as of one moment. Segments are asked without a lock:
- * readers and other writers go on. */
-static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *err) {
+ * readers and other writers go on. *damaged (a reference) is the segment that could not tell. */
+static vex_status part_look_up_once(vexi_table *table, delete_part *part, vexi_segment **damaged,
+                                    vex_error *err) {
+    *damaged = NULL;
     bool said[DELETE_PART];
     bool live[DELETE_PART];
     bool all_said = true;
@@ -507,27 +524,57 @@ static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *
         all_said = all_said && said[i];
     }
     if (status == VEX_OK && !all_said && segment_count > 0) {
-        status = segments_share(table, &segments, err);
+        status = table_segments_share(table, &segments, err);
     }
     pthread_mutex_unlock(&table->state_lock);
     size_t kept = 0;
     for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
-        part->in_segment[kept] = false;
+        part->in_segment[i] = false;
         if (!said[i] && segments != NULL) {
+            size_t failed;
             status = segments_hold(segments, segment_count, part->ids[i], part->hashes[i], &live[i],
-                                   err);
-            part->in_segment[kept] = live[i];
+                                   &failed, err);
+            if (status != VEX_OK) {
+                *damaged = vexi_segment_retain(segments[failed].segment);
+                break;
+            }
+            part->in_segment[i] = live[i];
         }
+    }
+    for (size_t i = 0; status == VEX_OK && i < part->count; i++) {
         if (live[i]) {
             part->ids[kept] = part->ids[i];
+            part->in_segment[kept] = part->in_segment[i];
             part->places[kept++] = part->places[i];
         }
     }
-    part->count = kept;
+    part->count = status == VEX_OK ? kept : part->count;
     if (segments != NULL) {
         table_segments_free(table->core->env, segments, segment_count);
     }
     return status;
+}
+
+static vex_status part_look_up(vexi_table *table, delete_part *part, vex_error *err) {
+    for (;;) {
+        vex_error damage;
+        vexi_segment *damaged;
+        vex_status status = part_look_up_once(table, part, &damaged, &damage);
+        if (damaged != NULL) {
+            /* An index file that failed its checksum: its rows are still told by the Parquet file.
+             * Each round mends one segment, or ends. */
+            vex_status mended = table_mend(table, damaged, &damage, err);
+            vexi_segment_release(damaged);
+            if (mended == VEX_OK) {
+                continue;
+            }
+            return mended;
+        }
+        if (status != VEX_OK && err != NULL) {
+            *err = damage;
+        }
+        return status;
+    }
 }
 
 vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t count,

@@ -107,7 +107,8 @@ vex_status vexi_table_view(vexi_table *table, vexi_view **out, vex_error *err);
 void vexi_view_retain(vexi_view *view);
 void vexi_view_release(vexi_view *view); /* NULL is fine */
 
-/* Find the live row of an id. VEX_CORRUPT if a segment that might hold it is damaged. */
+/* Find the live row of an id. VEX_CORRUPT, VEX_IO if a segment that might hold it is damaged:
+ * *source is that one then. */
 vex_status vexi_view_find(const vexi_view *view, vex_string id, bool *found, uint32_t *source,
                           uint64_t *row, vex_error *err);
 

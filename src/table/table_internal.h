@@ -24,7 +24,10 @@ struct vexi_lake {
     size_t table_capacity;
 
     vexi_task refresh_task;
-    bool closing; /* atomic */
+    vexi_task index_task;    /* graphs, and segments without an index: index_task.c */
+    uint32_t index_failures; /* in a row; the index task's */
+    bool ready;              /* atomic: open, background work may begin */
+    bool closing;            /* atomic */
 };
 
 /* A segment as the newest version has it. */
@@ -87,6 +90,7 @@ struct vexi_table {
     const vexi_segment *center_segment; /* whose it is, to compare only; commit lock */
 
     vexi_task flush_task;
+    int index_cancel; /* atomic: the index task leaves this table */
 };
 
 /* ---- table.c --------------------------------------------------------------------------------- */
@@ -102,6 +106,9 @@ void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_seque
 /* Reserve room for rows. State lock. */
 vex_status table_reserve(vexi_table *table, uint64_t row_count, vex_error *err);
 void table_note_error(vexi_table *table, const vex_error *error);
+/* References to the segments as they are now, with `deleted`; table_segments_free gives them back.
+ * State lock. */
+vex_status table_segments_share(const vexi_table *table, table_segment **out, vex_error *err);
 
 /* ---- view.c ---------------------------------------------------------------------------------- */
 
@@ -158,10 +165,12 @@ typedef struct commit_request {
     const char *operation; /* "WRITE" */
     commit_segment *segments;
     size_t segment_count;
-    commit_ids ids;       /* next may be NULL: none */
-    uint64_t sequence;    /* covers the log up to here; 0: leave txn alone */
-    size_t flushed_count; /* sealed memtables that this commit makes obsolete */
-    bool unnamed;         /* out: no version names `segments`, nor ever will: their files may go */
+    commit_ids ids;                /* next may be NULL: none */
+    uint64_t sequence;             /* covers the log up to here; 0: leave txn alone */
+    size_t flushed_count;          /* sealed memtables that this commit makes obsolete */
+    const table_segment *replaced; /* its live rows are in `segments` now: it goes; with `deleted`
+                                      as it was when they were taken. NULL: none */
+    bool unnamed; /* out: no version names `segments`, nor ever will: their files may go */
 } commit_request;
 
 /* Commit and publish: reads what others committed, finds the rows to hide in the newest version,
@@ -190,6 +199,29 @@ vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_co
                          commit_segment *out, vexi_arena *arena, vex_error *err);
 /* Release a built segment and remove its files, which no version names. */
 void segment_discard(vexi_table *table, commit_segment *segment);
+
+/* ---- reindex.c ------------------------------------------------------------------------------- */
+
+/* Open a segment of ours whose index file is of no use anew, from its Parquet file alone, in the
+ * same place. Else what is wrong with it. Commit lock. */
+vex_status table_entry_open_plain(vexi_table *table, table_segment *entry, const vex_error *damage,
+                                  vex_error *err);
+/* Do that to a published segment, whose reading failed with `damage`; VEX_OK too if it is no longer
+ * published. */
+vex_status table_mend(vexi_table *table, const vexi_segment *segment, const vex_error *damage,
+                      vex_error *err);
+/* To all published segments that are damaged, where it helps. Commit lock. */
+vex_status table_mend_all(vexi_table *table, vex_error *err);
+/* Write the live rows of a segment without an index as indexed ones, in its place. */
+vex_status table_reindex(vexi_table *table, const table_segment *entry, vex_error *err);
+
+/* ---- index_task.c ---------------------------------------------------------------------------- */
+
+void index_run(void *lake);
+/* Have the index task look at all tables, unless the lake is being opened or closed. */
+void lake_index_soon(vexi_lake *lake);
+/* Remove the graph files of segments that are gone: no version names them. */
+void table_graphs_remove(vexi_table *table, const table_segment *segments, size_t count);
 
 /* ---- recover.c ------------------------------------------------------------------------------- */
 

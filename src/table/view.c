@@ -10,6 +10,7 @@
 
 #include "base/bitmap.h"
 #include "base/checksum.h"
+#include "table/segment_graph.h"
 
 typedef struct view_impl {
     vexi_view view; /* first */
@@ -359,6 +360,7 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
     pthread_mutex_unlock(&table->view_lock);
     if (status == VEX_OK) {
         table_center_update(table);
+        lake_index_soon(table->lake);
     }
     for (size_t i = 0; i < flushed_count; i++) {
         __atomic_sub_fetch(&table->lake->memory_bytes, vexi_memtable_size_bytes(flushed[i]),
@@ -387,6 +389,7 @@ vex_status vexi_view_find(const vexi_view *view, vex_string id, bool *found, uin
                 return VEX_OK;
             }
         } else {
+            *source = (uint32_t)i; /* where it fails, for vexi_view_index_damaged */
             VEX_TRY(vexi_segment_find(s->segment, id, hash, &here, &at, err));
             here = here && (s->hidden == NULL || !vexi_bitmap_get(s->hidden, at));
         }
@@ -498,8 +501,7 @@ void vexi_source_codes(const vexi_source *source, uint64_t row_count, vexi_memta
 }
 
 const vexi_graph_file *vexi_source_graph(const vexi_source *source) {
-    (void)source;
-    return NULL;
+    return source->segment == NULL ? NULL : vexi_segment_graph_file(source->segment);
 }
 
 vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
