@@ -139,11 +139,13 @@ def run_measured(words):
 class Driver:
     """vexlake_bench serve: a lake opened in a process that waits for lines."""
 
-    def __init__(self, lake, collection, queries, dimension, threads=1):
+    def __init__(self, lake, collection, queries, dimension, threads=1, kernel=None):
         words = [DRIVER, "serve", lake, collection, queries, dimension, threads]
+        environment = dict(os.environ, VEXLAKE_KERNEL=kernel) if kernel else None
         self.process = subprocess.Popen([str(w) for w in words], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
-        self.count = self._answer()["queries"]
+                                        stdout=subprocess.PIPE, text=True, env=environment)
+        first = self._answer()
+        self.count, self.open_s = first["queries"], first["open_ns"] / 1e9
 
     def _answer(self):
         line = self.process.stdout.readline()
@@ -156,8 +158,10 @@ class Driver:
         self.process.stdin.flush()
         return self._answer()
 
-    def search(self, first, count, k=10, nprobe=0, exact=False, ids=False, columns="-"):
-        return self.ask("search", first, count, k, nprobe, int(exact), int(ids), columns)
+    def search(self, first, count, k=10, nprobe=0, exact=False, ids=False, columns="-", ef=0,
+               recall=0, batch=1):
+        return self.ask("search", first, count, k, nprobe, int(exact), int(ids), columns, ef,
+                        recall, batch)
 
     def close(self):
         self.process.stdin.close()

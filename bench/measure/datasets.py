@@ -191,7 +191,7 @@ class Clusters:
         for c in range(SYN_CLUSTERS):
             g = group[c]
             axes = self.axes[c]
-            self.centre[c] = group_centre[g] + generator.normal(0, 0.6, 14) @ group_basis[g]
+            self.centre[c] = group_centre[g] + generator.normal(0, 0.3, 14) @ group_basis[g]
             length = 0.9 * np.arange(1, axes + 1) ** -0.2
             # Half of the axes are those of the group: clusters of a group run into each other.
             basis = generator.normal(0, 1, (axes, 128)).astype(np.float32)

@@ -163,6 +163,12 @@ class FaissHnsw(Faiss):
 class FaissIvf(Faiss):
     """An IVF over short codes, and the stored float32 rows that refine its candidates."""
 
+    def _prepare(self):
+        import faiss
+        if self.lists >= 16384:  # else training alone takes hours
+            ivf = faiss.extract_index_ivf(self.index.base_index)
+            ivf.cp.niter, ivf.cp.max_points_per_centroid = 10, 64
+
     def __init__(self, lists, codes, factors, routing=""):
         super().__init__(f"IVF{lists}{routing},{codes},RFlat")
         self.lists, self.factors = lists, factors
@@ -483,19 +489,36 @@ class Worker:
                       "batch_qps": 1e9 / min(batch)}
         return point
 
-    def curve(self, enough=0.997):
-        """All parameters, but none further along a series once it reached `enough`."""
-        found, over, flat = [], set(), {}
+    def quick(self, parameters):
+        """Recall of a fifth of the queries, to find the part of the curve that matters."""
+        self.peer.set(parameters)
+        ids = np.full((len(self.queries), K), -1, np.int64)
+        some = range(0, len(self.queries), 5)
+        for i in some:
+            ids[i] = self.peer.one(self.queries[i:i + 1])[0][:K]
+        return self.truth.recall(ids) * len(self.queries) / len(some)
+
+    def curve(self, least=0.9, enough=0.993):
+        """Points from recall `least` to the first that reaches `enough`, of each series: all values
+        of `ef` or `nprobe` under the same other parameters."""
+        found, over, begun, last = [], set(), set(), {}
         for parameters in self.peer.parameters(len(self.data.rows())):
             series = json.dumps({n: v for n, v in parameters.items() if n not in ("ef", "nprobe")})
             if series in over:
                 continue
+            if series not in begun:
+                recall = self.quick(parameters)
+                if recall < least - 0.01:
+                    # More probes that find no more: the codes are at their limit.
+                    if recall > 0.5 and recall < last.get(series, -1) + 1e-3:
+                        over.add(series)
+                    last[series] = recall
+                    continue
+                begun.add(series)
             point = self.run(parameters)
-            last = flat.get(series, -1)
-            if point["recall"] >= enough or (point["recall"] > 0.5 and
-                                             point["recall"] < last + 2e-4):
+            if point["recall"] >= enough or point["recall"] < last.get(series, -1) + 3e-4:
                 over.add(series)
-            flat[series] = point["recall"]
+            last[series] = point["recall"]
             found.append(point)
         return found
 

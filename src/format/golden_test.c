@@ -7,6 +7,7 @@
 #include "base/checksum.h"
 #include "format/deletion_vector.h"
 #include "format/delta_internal.h"
+#include "format/graph_test_input.h"
 #include "format/index_internal.h"
 #include "format/index_test_input.h"
 #include "format/lake_format.h"
@@ -478,5 +479,44 @@ TEST(index_files) {
     vexi_buffer_deinit(&made);
 }
 
+/* ---- Graph files ----------------------------------------------------------------------------- */
+
+static void graph_refused(const char *name, const vexi_buffer *made, vex_status expected) {
+    golden_same(name, made);
+    uint8_t *memory = vexi_alloc_aligned(vex_test_env(), made->size);
+    CHECK(memory != NULL);
+    memcpy(memory, made->data, made->size);
+    vexi_graph_file file;
+    vex_status status = vexi_graph_open(vexi_span_of(memory, made->size), &file, NULL);
+    if (status == VEX_OK) {
+        status = vexi_graph_check(&file, 0, file.block_count, NULL);
+    }
+    CHECK(status == expected);
+    vexi_free(vex_test_env(), memory);
+}
+
+TEST(graph_files) {
+    vexi_arena arena;
+    vexi_arena_init(&arena, vex_test_env());
+    vexi_graph_file input = graph_fixture(&arena, 9, 5, VEX_METRIC_COSINE, 32, 2, true);
+    vexi_buffer made = buffer_make();
+    CHECK_OK(vexi_graph_write_head(vex_test_env(), &input, &made, &err));
+    size_t head_size = made.size;
+    vexi_buffer_append(&made, input.nodes, (size_t)(input.row_count * input.node_size));
+    graph_refused("graph-v1.bin", &made, VEX_OK);
+    made.data[head_size + 100] ^= 4;
+    graph_refused("graph-v1-flipped-refused.bin", &made, VEX_CORRUPT);
+    made.data[head_size + 100] ^= 4;
+    vexi_put_u32(made.data + 80, 64); /* degree */
+    graph_mend(made.data);
+    graph_refused("graph-v1-degree-refused.bin", &made, VEX_CORRUPT);
+    vexi_put_u32(made.data + 80, 32);
+    vexi_put_u32(made.data + VEXI_HEAD_VERSION, 2);
+    graph_mend(made.data);
+    graph_refused("graph-v2-refused.bin", &made, VEX_UNSUPPORTED);
+    vexi_buffer_deinit(&made);
+    vexi_arena_deinit(&arena);
+}
+
 TEST_MAIN(RUN(lake_format); RUN(commits); RUN(deletion_vector_files); RUN(log_files);
-          RUN(index_files))
+          RUN(index_files); RUN(graph_files))

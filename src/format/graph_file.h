@@ -37,12 +37,17 @@ typedef struct vexi_graph_file {
 } vexi_graph_file;
 
 /* Pieces of a file for vexi_store_put without a copy of the nodes: the head (in `head`, empty on
- * entry), then input->nodes. */
+ * entry), then input->nodes, its row_count x node_size bytes. Uses env's parallel. VEX_LIMIT. */
 vex_status vexi_graph_write_head(const vexi_env *env, const vexi_graph_file *input,
                                  vexi_buffer *head, vex_error *err);
 
 /* Open: checks the head (magic, version, CRC, every size and offset against bytes.size), not yet
- * the nodes. No allocation. VEX_CORRUPT, VEX_UNSUPPORTED. */
+ * the nodes. bytes.data is aligned to 64. No allocation, no lock (guard). VEX_CORRUPT,
+ * VEX_UNSUPPORTED.
+ *
+ * The caller compares segment and index_head_crc with the index file's, and padded and node_size
+ * with its own layout of a node. Entries are below row_count; neighbours in nodes may be anything.
+ */
 vex_status vexi_graph_open(vexi_span bytes, vexi_graph_file *out, vex_error *err);
 /* Compare the checksums of blocks first .. first + count - 1 of the nodes. */
 vex_status vexi_graph_check(const vexi_graph_file *file, uint64_t first, uint64_t count,

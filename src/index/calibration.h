@@ -28,12 +28,12 @@ uint32_t vexi_calibration_find(const vexi_calibration *table, float recall, uint
 
 /* Queries and their exact answers from the rows of a segment. */
 typedef struct vexi_calibration_sample {
-    uint32_t query_count;
-    uint32_t k;         /* answers per query: min(1000, rows - 1) */
-    float *queries;     /* query_count x dimension, 64-byte aligned */
-    uint32_t *excluded; /* query_count: the row that is not an answer, UINT32_MAX: none */
-    uint32_t *answers;  /* query_count x k row numbers (of `rows`), nearest first */
-    float *distances;   /* query_count x k, the metric's */
+    uint32_t query_count; /* even: rows, then as many made from the same rows by moving them   */
+    uint32_t k;           /* answers per query: min(1000, rows - 1) */
+    float *queries;       /* query_count x dimension, 64-byte aligned; unit length under cosine */
+    uint32_t *excluded;   /* query_count: the row that it was made from, which is no answer */
+    uint32_t *answers;    /* query_count x k row numbers (of `rows`), nearest first */
+    float *distances;     /* query_count x k, the metric's */
 } vexi_calibration_sample;
 
 /* rows[i]: row i, aligned to 4. Uses env's parallel. Deterministic for a seed. Freed by deinit. */

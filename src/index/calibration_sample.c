@@ -2,8 +2,8 @@
  *
  * Half of the queries are rows, each excluded from its own answer together with all rows equal to
  * it (an equal row would be found at once and say nothing about queries that are not in the
- * segment; only where there are not enough others do equal rows count). The other half are rows
- * moved away: see perturb().
+ * segment; only where there are not enough others do equal rows count). The other half are the
+ * same rows moved a little in a random direction, and excluded too.
  *
  * Answers come from blocked matrix products: a block of queries against a chunk of rows that is
  * gathered, scaled (cosine) or moved by the rows' mean (squared distances: large common offsets
@@ -30,6 +30,8 @@
 #define QUERIES_MIN 192u
 #define QUERIES_MAX 960u
 #define QUERY_COST  128e9
+#define NEIGHBOUR   10u
+#define MOVE        0.25f
 
 typedef struct source {
     const float *const *rows;
@@ -222,11 +224,12 @@ static void normal_pair(uint64_t *random, float out[2]) {
     out[1] = (float)(length * sin(angle));
 }
 
-/* A query near `row`: moved in a random direction by half of the distance to its nearest row. */
-static void perturb(const source *from, const float *row, float nearest, uint64_t *random,
+/* A query near `row`: moved in a random direction by MOVE times the distance to its tenth nearest
+ * row. */
+static void perturb(const source *from, const float *row, float tenth, uint64_t *random,
                     float *out) {
     uint32_t dimension = from->dimension;
-    float scale = 0.5f * nearest / sqrtf((float)dimension);
+    float scale = MOVE * tenth / sqrtf((float)dimension);
     float pair[2] = {0, 0};
     for (uint32_t j = 0; j < dimension; j++) {
         if (j % 2 == 0) {
@@ -244,8 +247,8 @@ static void perturb(const source *from, const float *row, float nearest, uint64_
     }
 }
 
-/* How far from a row its nearest is, in the space that it is moved in. */
-static float nearest_distance(vex_metric metric, float distance) {
+/* A distance in the space that rows are moved in. */
+static float plain_distance(vex_metric metric, float distance) {
     if (!(distance > 0) || isinf(distance)) {
         return 0; /* inner products have no scale */
     }
@@ -323,17 +326,15 @@ vex_status vexi_calibration_sample_init(const vexi_env *env, const float *const 
     for (uint64_t i = 0; i < half; i++) {
         uint64_t first = i * row_count / half, end = (i + 1) * row_count / half;
         uint32_t row = (uint32_t)(first + vexi_kmeans_random(&random) % (end - first));
-        sample.excluded[i] = row;
+        sample.excluded[i] = sample.excluded[half + i] = row;
         take_row(&from, rows[row], sample.queries + i * dimension);
     }
-    for (uint32_t i = 0; i < half; i++) {
-        sample.excluded[half + i] = UINT32_MAX;
-    }
     VEX_TRY_GOTO(status, done, answer(env, &from, 0, half, &sample, err));
-    for (uint32_t i = 0; i < half; i++) {
-        float nearest = nearest_distance(metric, sample.distances[(size_t)i * sample.k]);
-        perturb(&from, sample.queries + (size_t)i * dimension, nearest, &random,
-                sample.queries + (size_t)(half + i) * dimension);
+    for (size_t i = 0; i < half; i++) {
+        size_t near = sample.k < NEIGHBOUR ? sample.k - 1 : NEIGHBOUR - 1;
+        float distance = plain_distance(metric, sample.distances[i * sample.k + near]);
+        perturb(&from, sample.queries + i * dimension, distance, &random,
+                sample.queries + (half + i) * dimension);
     }
     VEX_TRY_GOTO(status, done, answer(env, &from, half, half, &sample, err));
     if (from.middle != NULL) {

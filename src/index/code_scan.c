@@ -7,7 +7,7 @@
  *
  * Bounds are the estimates less scale x sqrt((epsilon error |v|)^2 + table_error^2), one number for
  * a list but for the row's own scale, so that the kernel adds it in `base`. Rounding of float32 in
- * sums of large numbers that nearly cancel is covered by a millionth of the offset and the limit.
+ * sums of large numbers that nearly cancel is covered by a millionth of these numbers.
  *
  * Nothing here allocates; a chunk's picks are on the stack. */
 #include <math.h>
@@ -118,9 +118,10 @@ typedef struct list_scan {
     const vexi_code_list *list;
     vexi_code_pool *pool;
     float offset;
-    float base;  /* of one-bit bounds */
-    float slack; /* times a record's |scale|: the error of its estimate */
-    bool lost;   /* numbers out of range: every row survives */
+    float rounding; /* of sums, in distances */
+    float base;     /* of one-bit bounds */
+    float slack;    /* times a record's |scale|: the error of its estimate */
+    bool lost;      /* numbers out of range: every row survives */
 } list_scan;
 
 static void push(vexi_code_pool *pool, float bound, float estimate, uint32_t row) {
@@ -131,11 +132,11 @@ static void push(vexi_code_pool *pool, float bound, float estimate, uint32_t row
 
 /* What the kernel compares bounds without the offset with. */
 static float kernel_limit(const list_scan *scan) {
-    float limit = scan->pool->limit, offset = scan->offset;
+    float limit = scan->pool->limit;
     if (limit == INFINITY) {
         return INFINITY;
     }
-    return limit - offset + ROUNDING * (fabsf(limit) + fabsf(offset));
+    return limit - scan->offset + scan->rounding;
 }
 
 /* Without records: the bounds once more, as numbers. */
@@ -147,7 +148,7 @@ static void take_bounds(const list_scan *scan, const uint8_t *block, uint32_t ma
                                   scan->base, bounds);
     for (; mask != 0; mask &= mask - 1) {
         uint32_t slot = (uint32_t)__builtin_ctz(mask);
-        float bound = bounds[slot] + scan->offset;
+        float bound = bounds[slot] + scan->offset - scan->rounding;
         bound = isfinite(bound) ? bound : -INFINITY;
         push(scan->pool, bound, bound, scan->list->first_row + first + slot);
     }
@@ -166,7 +167,7 @@ static void take_records(const list_scan *scan, const uint32_t *picks, uint32_t 
         memcpy(&scale, scan->list->records + picks[i] * stride + sizeof scale, sizeof scale);
         float estimate = estimates[i] + scan->offset;
         float error = fabsf(scale) * scan->slack;
-        float bound = estimate - error;
+        float bound = estimate - error - scan->rounding;
         if (!isfinite(bound)) { /* not to be judged by codes */
             push(pool, -INFINITY, -INFINITY, scan->list->first_row + picks[i]);
         } else if (bound < pool->limit) {
@@ -225,6 +226,9 @@ void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, fl
         .base = query->base + vexi_code_query_slack(query, list->error, center_square, false),
         .slack = vexi_code_query_slack(query, list->record_error, center_square, true),
     };
+    scan.rounding =
+        fabsf(scan.offset) + (query->layout.metric == VEX_METRIC_L2 ? 0 : query->square);
+    scan.rounding *= ROUNDING;
     scan.lost = !isfinite(scan.offset) || !isfinite(scan.base) || !isfinite(scan.slack);
     uint32_t block_count =
         list->row_count / VEXI_CODE_BLOCK_ROWS + (list->row_count % VEXI_CODE_BLOCK_ROWS != 0);

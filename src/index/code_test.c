@@ -167,12 +167,15 @@ static void tally_case(list_case *c, tally *out) {
         scale = fmax(scale, fabs(c->exact[i]));
     }
     scale = fmax(scale, (double)c->center_square);
+    if (c->layout.metric != VEX_METRIC_L2) {
+        scale = fmax(scale, (double)c->query.square);
+    }
     for (uint32_t i = 0; i < pool.count; i++) {
         const vexi_code_candidate *item = &pool.items[i];
         double exact = c->exact[item->row];
         CHECK(isfinite(item->bound) && item->bound <= item->estimate);
         out->rows++;
-        out->outside += (double)item->bound > exact + 1e-5 * scale;
+        out->outside += (double)item->bound > exact + 1e-6 * scale;
         out->bias += (double)item->estimate - exact;
         out->size += fabs((double)item->estimate - exact);
     }
@@ -183,20 +186,28 @@ TEST(bounds_hold_and_estimates_are_unbiased) {
     static const uint32_t dimensions[] = {1, 3, 64, 100, 128, 321, 960};
     for (size_t m = 0; m < 3; m++) {
         for (size_t b = 0; b < 3; b++) {
+            tally sums = {0};
             for (size_t d = 0; d < sizeof dimensions / sizeof *dimensions; d++) {
                 for (int kind = 0; kind < 4; kind++) {
-                    tally sums = {0};
+                    tally some = {0};
                     for (int trial = 0; trial < 6; trial++) {
                         uint32_t count = 1 + (uint32_t)vex_test_below(&random, 200);
                         list_case *c = make_case(metrics[m], dimensions[d], bit_counts[b], count,
                                                  kind, &random);
-                        tally_case(c, &sums);
+                        tally_case(c, &some);
                         free_case(c);
                     }
-                    CHECK(sums.outside * 100 <= sums.rows);
-                    CHECK(bit_counts[b] == 1 || fabs(sums.bias) <= sums.size);
+                    sums.rows += some.rows;
+                    sums.outside += some.outside;
+                    if (bit_counts[b] > 1 && kind < 2 && dimensions[d] >= 64) {
+                        CHECK(fabs(some.bias) < 0.5 * some.size);
+                    }
                 }
             }
+            /* Three deviations of one side: 0.13 %, but duplicates err together. */
+            printf("    metric %d, %u bits: %zu of %zu rows below their bound\n", (int)metrics[m],
+                   bit_counts[b], sums.outside, sums.rows);
+            CHECK(sums.outside * 200 <= sums.rows);
         }
     }
 }

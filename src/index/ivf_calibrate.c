@@ -15,7 +15,8 @@
 
 #include "index/ivf_internal.h"
 
-#define STANDARD_ERRORS 1.0
+#define STANDARD_ERRORS 0.5
+#define MISSES          0.5
 
 typedef struct ranking {
     const vexi_env *env;
@@ -28,27 +29,27 @@ typedef struct ranking {
     atomic_bool failed;
 } ranking;
 
-/* The score of a row's own list, without that row. The centre of all n is c, of the others
- * (n c - q) / (n - 1). */
-static float score_without(const ranking *job, const vexi_query *query, double size, float score) {
-    if (size < 2) {
-        return score; /* its list is its own: there is no centre of others */
+/* The score of the list of row `self`, which is at `row`, without that row: the centre of all n
+ * members is c, that of the others (n c - row) / (n - 1). other: a padded vector of scratch. */
+static float score_without(const ranking *job, const vexi_query *query, uint32_t list,
+                           const float *row, float *other) {
+    const vexi_ivf *ivf = job->ivf;
+    const float *centroid = ivf->centroids + (size_t)list * ivf->dimension;
+    double size = ivf->list_first[list + 1] - ivf->list_first[list], square = 0;
+    bool unit = job->metric == VEX_METRIC_COSINE;
+    /* Cosine's centroids were scaled to length 1. */
+    double weight = unit ? size * job->length : size;
+    for (size_t j = 0; j < ivf->dimension; j++) {
+        double value = (weight * centroid[j] - row[j]) / (size - 1);
+        other[j] = (float)value;
+        square += value * value;
     }
-    if (job->metric == VEX_METRIC_L2) {
-        return (float)(score * (size / (size - 1)) * (size / (size - 1)));
+    for (size_t j = 0; unit && square > 0 && j < ivf->dimension; j++) {
+        other[j] = (float)(other[j] / sqrt(square));
     }
-    double square = 0, dot = -(double)score;
-    for (size_t j = 0; j < query->dimension; j++) {
-        square += (double)query->values[j] * query->values[j];
-    }
-    if (job->metric == VEX_METRIC_IP) {
-        return (float)-((size * dot - square) / (size - 1));
-    }
-    /* Cosine's centroids are scaled to length 1; before, the sum of the members was as long as
-     * size x length. */
-    double sum = size * job->length;
-    double others = sum * sum - 2 * sum * dot + square;
-    return others > 1e-12 ? (float)-((sum * dot - square) / sqrt(others)) : score;
+    float score;
+    vexi_ivf_score(query, other, 1, &score);
+    return score;
 }
 
 static uint32_t list_size(const vexi_ivf *ivf, uint32_t list) {
@@ -66,7 +67,8 @@ static void rank_query(void *argument, size_t number) {
     float *scores = vexi_arena_array(&arena, ivf->list_count, sizeof *scores);
     uint32_t *lists = vexi_arena_array(&arena, ivf->list_count, sizeof *lists);
     uint32_t *ranks = vexi_arena_array(&arena, ivf->list_count, sizeof *ranks);
-    if (scores == NULL || lists == NULL || ranks == NULL ||
+    float *other = vexi_arena_array(&arena, ivf->dimension, sizeof *other);
+    if (scores == NULL || lists == NULL || ranks == NULL || other == NULL ||
         vexi_query_init(&query, job->metric, sample->queries + number * ivf->dimension,
                         ivf->dimension, &arena, &err) != VEX_OK) {
         atomic_store(&job->failed, true);
@@ -74,10 +76,11 @@ static void rank_query(void *argument, size_t number) {
         return;
     }
     vexi_ivf_score(&query, ivf->centroids, ivf->list_count, scores);
-    uint32_t self = sample->excluded[number];
-    if (self != UINT32_MAX) {
-        uint32_t list = job->list_of[self];
-        scores[list] = score_without(job, &query, list_size(ivf, list), scores[list]);
+    uint32_t list = job->list_of[sample->excluded[number]];
+    if (list_size(ivf, list) > 1) {
+        size_t row = number % (sample->query_count / 2); /* the other half are the same, moved */
+        scores[list] =
+            score_without(job, &query, list, sample->queries + row * ivf->dimension, other);
     }
     vexi_ivf_sort_lists(scores, ivf->list_count, lists);
     for (uint32_t i = 0; i < ivf->list_count; i++) {
@@ -114,7 +117,7 @@ static void fill(const ranking *job, vexi_calibration *out) {
         k = k < job->sample->k ? k : job->sample->k;
         uint32_t low = 0; /* too few */
         for (uint32_t r = 0; r < VEXI_CALIBRATION_RECALLS; r++) {
-            double wanted = (double)vexi_calibration_recalls[r];
+            double wanted = 1 - MISSES * (1 - (double)vexi_calibration_recalls[r]);
             uint32_t high = job->ivf->list_count;
             while (high - low > 1) {
                 uint32_t middle = low + (high - low) / 2;
@@ -160,20 +163,16 @@ vex_status vexi_ivf_calibrate(const vexi_env *env, const vexi_ivf *ivf, vex_metr
     if (metric == VEX_METRIC_COSINE) {
         /* <x, c> is the length of the mean, on average over the members x. */
         double sum = 0;
-        uint32_t count = 0;
-        for (size_t q = 0; q < sample->query_count; q++) {
-            if (sample->excluded[q] == UINT32_MAX) {
-                continue;
-            }
+        uint32_t count = sample->query_count / 2;
+        for (size_t q = 0; q < count; q++) {
             const float *values = sample->queries + q * ivf->dimension;
             const float *centroid =
                 ivf->centroids + (size_t)list_of[sample->excluded[q]] * ivf->dimension;
             for (size_t j = 0; j < ivf->dimension; j++) {
                 sum += (double)values[j] * centroid[j];
             }
-            count++;
         }
-        job.length = count == 0 ? 1 : fmin(fmax(sum / count, 0), 1);
+        job.length = fmin(fmax(sum / count, 0), 1);
     }
     vexi_parallel(env, sample->query_count, rank_query, &job);
     if (atomic_load(&job.failed)) {

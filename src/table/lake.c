@@ -150,7 +150,7 @@ static vex_status schema_check(const vexi_schema *schema, vex_error *err) {
         return vexi_fail(err, VEX_INVALID, "recall is %g, not above 0 and at most 1",
                          (double)schema->recall);
     }
-    if (schema->bits != 0 && schema->bits != 1 && schema->bits != 4 && schema->bits != 8) {
+    if (schema->bits != 0 && !vexi_schema_bits_valid(schema->bits)) {
         return vexi_fail(err, VEX_INVALID, "bits is %u, not 1, 4 or 8", schema->bits);
     }
     if (schema->column_count > VEX_COLUMNS_MAX) {
