@@ -1,10 +1,12 @@
 # Kernel tests that need another compiler or compilation than the library's.
 #
-#   kernel/simde   the AVX-512 file compiled a second time through SIMDe, without AVX-512, so that
-#                  its code is tested on machines that cannot run it
+#   kernel/simde, kernel/codes_simde
+#                  the AVX-512 files compiled a second time through SIMDe, without AVX-512, so that
+#                  their code is tested on machines that cannot run it
 #   kernel/avx2, kernel/scalar
 #                  the index tests on the variants that the dispatch does not choose here
-#   kernel/neon    the NEON file and the same test, cross-compiled, under qemu
+#   kernel/neon, kernel/codes_neon
+#                  the NEON files and the same tests, cross-compiled, under qemu
 #
 # What the machine lacks is reported as a skipped test that says what to install.
 
@@ -19,24 +21,37 @@ endfunction()
 # SIMDe
 find_path(SIMDE_INCLUDE simde/x86/avx512.h)
 if(SIMDE_INCLUDE)
-  # Through a file of another name, as the source itself has flags that enable AVX-512.
-  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/kernel_simde.c
-    CONTENT "#include \"kernel/kernel_avx512.c\"\n")
-  add_library(kernel_simde OBJECT ${CMAKE_BINARY_DIR}/kernel_simde.c)
+  # Through a file of another name, as the sources themselves have flags that enable AVX-512.
+  set(simde_sources)
+  foreach(part kernel_avx512 kernel_codes_avx512 kernel_codes_avx512vnni)
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/${part}_simde.c
+      CONTENT "#include \"kernel/${part}.c\"\n")
+    list(APPEND simde_sources ${CMAKE_BINARY_DIR}/${part}_simde.c)
+  endforeach()
+  set(simde_names)
+  foreach(name kernels_avx512 kernels_avx512vnni avx512_hadamard avx512_scan_codes
+      avx512_estimate_codes avx512_refine_codes avx512vnni_scan_codes avx512vnni_estimate_codes
+      avx512vnni_refine_codes)
+    list(APPEND simde_names vexi_${name}=vexi_${name}_simde)
+  endforeach()
+  add_library(kernel_simde OBJECT ${simde_sources})
   target_compile_definitions(kernel_simde PRIVATE VEX_SIMDE SIMDE_ENABLE_NATIVE_ALIASES
-    vexi_kernels_avx512=vexi_kernels_avx512_simde)
+    ${simde_names})
   target_include_directories(kernel_simde PRIVATE tests)
   target_include_directories(kernel_simde SYSTEM PRIVATE ${SIMDE_INCLUDE})
   target_link_libraries(kernel_simde PRIVATE vex_flags)
-  # Wide vectors pass between functions of this one file only.
+  # Wide vectors pass between functions of one file only.
   target_compile_options(kernel_simde PRIVATE -Wno-psabi)
-  add_executable(test_kernel_simde src/kernel/kernel_test.c $<TARGET_OBJECTS:kernel_simde>)
-  target_compile_definitions(test_kernel_simde PRIVATE VEX_TEST_SIMDE)
-  target_include_directories(test_kernel_simde PRIVATE tests)
-  target_link_libraries(test_kernel_simde PRIVATE vex_flags vexlake_static)
-  add_test(NAME kernel/simde COMMAND test_kernel_simde)
-  set_tests_properties(kernel/simde PROPERTIES TIMEOUT 900
-    ENVIRONMENT "${kernel_test_environment}")
+  foreach(test "" codes_)
+    add_executable(test_kernel_${test}simde src/kernel/kernel_${test}test.c
+      $<TARGET_OBJECTS:kernel_simde>)
+    target_compile_definitions(test_kernel_${test}simde PRIVATE VEX_TEST_SIMDE)
+    target_include_directories(test_kernel_${test}simde PRIVATE tests)
+    target_link_libraries(test_kernel_${test}simde PRIVATE vex_flags vexlake_static)
+    add_test(NAME kernel/${test}simde COMMAND test_kernel_${test}simde)
+    set_tests_properties(kernel/${test}simde PROPERTIES TIMEOUT 900
+      ENVIRONMENT "${kernel_test_environment}")
+  endforeach()
 else()
   add_skipped_test(kernel/simde "no SIMDe (Debian: libsimde-dev)")
 endif()
@@ -65,26 +80,31 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   message(STATUS "NEON kernels are tested natively")
 elseif(AARCH64_GCC_LINKS AND QEMU_AARCH64)
   set(neon_sources src/base/status.c src/base/env.c src/kernel/kernel_scalar.c
-    src/kernel/kernel_codes_scalar.c src/kernel/kernel_neon.c src/kernel/kernel_avx2.c src/kernel/kernel_avx512.c
-    src/kernel/kernel_distance.c src/kernel/kernel_dispatch.c src/kernel/kernel_test.c)
+    src/kernel/kernel_codes_scalar.c src/kernel/kernel_neon.c src/kernel/kernel_codes_neon.c
+    src/kernel/kernel_distance.c src/kernel/kernel_dispatch.c)
   list(TRANSFORM neon_sources PREPEND ${CMAKE_SOURCE_DIR}/)
   file(GLOB neon_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.h
-    ${CMAKE_SOURCE_DIR}/src/kernel/*.h)
+    ${CMAKE_SOURCE_DIR}/src/kernel/*.h ${CMAKE_SOURCE_DIR}/src/kernel/*.inc
+    ${CMAKE_SOURCE_DIR}/tests/kernel_variants.h)
   set(neon_werror)
   if(VEX_WERROR)
     set(neon_werror -Werror)
   endif()
-  add_custom_command(OUTPUT test_kernel_neon
-    COMMAND ${AARCH64_GCC} -std=c11 -D_DEFAULT_SOURCE -O2 -Wall -Wextra -Wpedantic -Wshadow
-      -Wconversion -Wno-sign-conversion ${neon_werror} -ffp-contract=off -fno-math-errno
-      -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/tests
-      ${neon_sources} -static -lm -lpthread -o test_kernel_neon
-    DEPENDS ${neon_sources} ${neon_headers} ${CMAKE_SOURCE_DIR}/tests/check.h
-      ${CMAKE_SOURCE_DIR}/include/vexlake.h
-    COMMENT "Cross-compiling the NEON kernels and their test" VERBATIM)
-  add_custom_target(kernel_neon ALL DEPENDS test_kernel_neon)
-  add_test(NAME kernel/neon COMMAND ${QEMU_AARCH64} ${CMAKE_BINARY_DIR}/test_kernel_neon)
-  set_tests_properties(kernel/neon PROPERTIES TIMEOUT 900)
+  foreach(test "" codes_)
+    set(neon_test ${CMAKE_SOURCE_DIR}/src/kernel/kernel_${test}test.c)
+    add_custom_command(OUTPUT test_kernel_${test}neon
+      COMMAND ${AARCH64_GCC} -std=c11 -D_DEFAULT_SOURCE -O2 -Wall -Wextra -Wpedantic -Wshadow
+        -Wconversion -Wno-sign-conversion ${neon_werror} -ffp-contract=off -fno-math-errno
+        -I${CMAKE_SOURCE_DIR}/src -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/tests
+        ${neon_sources} ${neon_test} -static -lm -lpthread -o test_kernel_${test}neon
+      DEPENDS ${neon_sources} ${neon_test} ${neon_headers} ${CMAKE_SOURCE_DIR}/tests/check.h
+        ${CMAKE_SOURCE_DIR}/include/vexlake.h
+      COMMENT "Cross-compiling the NEON kernels and their test" VERBATIM)
+    add_custom_target(kernel_${test}neon ALL DEPENDS test_kernel_${test}neon)
+    add_test(NAME kernel/${test}neon
+      COMMAND ${QEMU_AARCH64} ${CMAKE_BINARY_DIR}/test_kernel_${test}neon)
+    set_tests_properties(kernel/${test}neon PROPERTIES TIMEOUT 900)
+  endforeach()
 else()
   add_skipped_test(kernel/neon
     "no cross compiler or emulator (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user)")

@@ -1,8 +1,9 @@
 /* Kernels: distances over many vectors, one file per instruction set behind one table.
  *
  * The scalar version is the specification. The best variant that the CPU and the operating system
- * support is chosen once, at the first call; VEXLAKE_KERNEL=scalar|avx2|avx512|neon in the
- * environment forces one (an unsupported name falls back to the best, with a line on stderr).
+ * support is chosen once, at the first call; VEXLAKE_KERNEL=scalar|avx2|avx512|avx512vnni|
+ * neon in the environment forces one (an unsupported name falls back to the best, with a line on
+ * stderr).
  *
  * Rows may be at any address (vectors inside a Parquet page are not aligned). Queries are aligned
  * to 64 bytes and padded with zeros to a multiple of 16 values. Kernels never allocate. */

@@ -265,10 +265,10 @@ const vexi_kernels vexi_kernels_avx2 = {
     .dot_rows = avx2_dot_rows,
     .dot_matrix = avx2_dot_matrix,
     .least = avx2_least,
-    .hadamard = vexi_scalar_hadamard,
-    .scan_codes = vexi_scalar_scan_codes,
-    .estimate_codes = vexi_scalar_estimate_codes,
-    .refine_codes = vexi_scalar_refine_codes,
+    .hadamard = vexi_avx2_hadamard,
+    .scan_codes = vexi_avx2_scan_codes,
+    .estimate_codes = vexi_avx2_estimate_codes,
+    .refine_codes = vexi_avx2_refine_codes,
 };
 
 #endif

@@ -271,10 +271,26 @@ const vexi_kernels vexi_kernels_avx512 = {
     .dot_rows = avx512_dot_rows,
     .dot_matrix = avx512_dot_matrix,
     .least = avx512_least,
-    .hadamard = vexi_scalar_hadamard,
-    .scan_codes = vexi_scalar_scan_codes,
-    .estimate_codes = vexi_scalar_estimate_codes,
-    .refine_codes = vexi_scalar_refine_codes,
+    .hadamard = vexi_avx512_hadamard,
+    .scan_codes = vexi_avx512_scan_codes,
+    .estimate_codes = vexi_avx512_estimate_codes,
+    .refine_codes = vexi_avx512_refine_codes,
+};
+
+/* The same but for the kernels over codes. */
+const vexi_kernels vexi_kernels_avx512vnni = {
+    .name = "avx512vnni",
+    .l2 = avx512_l2,
+    .dot = avx512_dot,
+    .norm = avx512_norm,
+    .l2_rows = avx512_l2_rows,
+    .dot_rows = avx512_dot_rows,
+    .dot_matrix = avx512_dot_matrix,
+    .least = avx512_least,
+    .hadamard = vexi_avx512_hadamard,
+    .scan_codes = vexi_avx512vnni_scan_codes,
+    .estimate_codes = vexi_avx512vnni_estimate_codes,
+    .refine_codes = vexi_avx512vnni_refine_codes,
 };
 
 #endif

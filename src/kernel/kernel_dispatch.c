@@ -22,6 +22,11 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+static bool has_avx512vnni(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 const vexi_kernels *vexi_kernels_named(const char *name) {
@@ -35,6 +40,9 @@ const vexi_kernels *vexi_kernels_named(const char *name) {
     if (strcmp(name, "avx512") == 0 && has_avx512()) {
         return &vexi_kernels_avx512;
     }
+    if (strcmp(name, "avx512vnni") == 0 && has_avx512vnni()) {
+        return &vexi_kernels_avx512vnni;
+    }
 #endif
 #if defined(__aarch64__)
     if (strcmp(name, "neon") == 0) {
@@ -45,7 +53,7 @@ const vexi_kernels *vexi_kernels_named(const char *name) {
 }
 
 static void choose(void) {
-    static const char *const best_first[] = {"avx512", "avx2", "neon", "scalar"};
+    static const char *const best_first[] = {"avx512vnni", "avx512", "avx2", "neon", "scalar"};
     const char *forced = getenv("VEXLAKE_KERNEL");
     if (forced != NULL && forced[0] != '\0') {
         chosen = vexi_kernels_named(forced);

@@ -22,6 +22,7 @@ extern const vexi_kernels vexi_kernels_scalar;
 #if defined(__x86_64__)
 extern const vexi_kernels vexi_kernels_avx2;
 extern const vexi_kernels vexi_kernels_avx512;
+extern const vexi_kernels vexi_kernels_avx512vnni;
 #endif
 #if defined(__aarch64__)
 extern const vexi_kernels vexi_kernels_neon;
@@ -42,7 +43,24 @@ extern const vexi_kernels vexi_kernels_neon;
 VEXI_DECLARE_CODE_KERNELS(scalar);
 VEXI_DECLARE_CODE_KERNELS(avx2);
 VEXI_DECLARE_CODE_KERNELS(avx512);
+VEXI_DECLARE_CODE_KERNELS(avx512vnni); /* but for hadamard, which is avx512's */
 VEXI_DECLARE_CODE_KERNELS(neon);
+
+/* Records lie scattered in memory larger than the caches. So many bytes of the next ones are asked
+ * for while one is computed; for small ones rather a number that hides the latency. */
+#define VEXI_AHEAD_BYTES 2048u
+
+static inline size_t vexi_picks_ahead(size_t record_size) {
+    size_t ahead = VEXI_AHEAD_BYTES / record_size;
+    return ahead < 4 ? 4 : ahead > 16 ? 16 : ahead;
+}
+
+static inline void vexi_prefetch(const uint8_t *from, size_t size) {
+    for (size_t at = 0; at < size; at += 64) {
+        __builtin_prefetch(from + at);
+    }
+    __builtin_prefetch(from + size - 1);
+}
 
 /* The end of every variant's `least`: lanes' best scores and where each was found first, in the
  * form of kernel.h. A lane that found nothing has the score *best. */

@@ -267,10 +267,10 @@ const vexi_kernels vexi_kernels_neon = {
     .dot_rows = neon_dot_rows,
     .dot_matrix = neon_dot_matrix,
     .least = neon_least,
-    .hadamard = vexi_scalar_hadamard,
-    .scan_codes = vexi_scalar_scan_codes,
-    .estimate_codes = vexi_scalar_estimate_codes,
-    .refine_codes = vexi_scalar_refine_codes,
+    .hadamard = vexi_neon_hadamard,
+    .scan_codes = vexi_neon_scan_codes,
+    .estimate_codes = vexi_neon_estimate_codes,
+    .refine_codes = vexi_neon_refine_codes,
 };
 
 #endif

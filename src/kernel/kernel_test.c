@@ -1,36 +1,8 @@
-/* Every variant by name against a double-precision reference.
- *
- * With VEX_TEST_SIMDE the AVX-512 code is also there a second time, compiled through SIMDe. */
+/* Every variant by name against a double-precision reference. */
 #include <float.h>
 #include <math.h>
 
-#include "check.h"
-#include "kernel/kernel_internal.h"
-
-#ifdef VEX_TEST_SIMDE
-extern const vexi_kernels vexi_kernels_avx512_simde;
-#endif
-
-typedef struct variant {
-    const char *name;
-    const vexi_kernels *kernels;
-} variant;
-
-static size_t list_variants(variant out[8]) {
-    static const char *const names[] = {"scalar", "avx2", "avx512", "neon"};
-    size_t count = 0;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const vexi_kernels *kernels = vexi_kernels_named(names[i]);
-        if (kernels != NULL) {
-            CHECK(strcmp(kernels->name, names[i]) == 0);
-            out[count++] = (variant){names[i], kernels};
-        }
-    }
-#ifdef VEX_TEST_SIMDE
-    out[count++] = (variant){"avx512 through SIMDe", &vexi_kernels_avx512_simde};
-#endif
-    return count;
-}
+#include "kernel_variants.h"
 
 static float value_at(const uint8_t *row, size_t j) {
     float value;
@@ -165,6 +137,52 @@ TEST(rows_match_reference) {
             }
         }
     }
+}
+
+/* Rows by pointer, in any order, at any address: the bits of the runs. */
+TEST(scattered_rows_match) {
+    uint64_t random = vex_test_seed(5);
+    variant variants[8];
+    size_t variant_count = list_variants(variants);
+    enum { ROWS = 40, LONGEST = 1536 };
+    uint8_t *memory[ROWS];
+    float *query = aligned_alloc(64, LONGEST * sizeof *query);
+    for (size_t trial = 0; trial < 300; trial++) {
+        uint32_t dimension = 1 + (uint32_t)vex_test_below(&random, trial % 10 == 0 ? LONGEST : 140);
+        size_t count = trial % (ROWS + 1);
+        const uint8_t *rows[ROWS];
+        for (size_t j = 0; j < LONGEST; j++) {
+            query[j] = j < dimension ? vex_test_normal(&random) : 0;
+        }
+        for (size_t i = 0; i < ROWS; i++) {
+            size_t misalignment = vex_test_below(&random, 64);
+            memory[i] = malloc(misalignment + dimension * sizeof(float));
+            for (size_t j = 0; j < dimension; j++) {
+                float value = vex_test_normal(&random);
+                memcpy(memory[i] + misalignment + j * sizeof value, &value, sizeof value);
+            }
+            rows[i] = memory[i] + misalignment;
+        }
+        for (size_t v = 0; v < variant_count; v++) {
+            const vexi_kernels *kernels = variants[v].kernels;
+            for (measure what = L2; what <= DOT; what++) {
+                float out[ROWS + 1], alone;
+                out[count] = 12345;
+                (what == L2 ? kernels->l2_rows : kernels->dot_rows)(query, rows, count, dimension,
+                                                                    out);
+                CHECK(out[count] == 12345);
+                for (size_t i = 0; i < count; i++) {
+                    (what == L2 ? kernels->l2 : kernels->dot)(query, rows[i], 0, 1, dimension,
+                                                              &alone);
+                    CHECK(memcmp(&alone, &out[i], sizeof alone) == 0);
+                }
+            }
+        }
+        for (size_t i = 0; i < ROWS; i++) {
+            free(memory[i]);
+        }
+    }
+    free(query);
 }
 
 TEST(overflow_is_infinite) {
@@ -347,5 +365,6 @@ TEST(chosen_variant) {
     CHECK(vexi_kernels_named("") == NULL);
 }
 
-TEST_MAIN(RUN(rows_match_reference); RUN(overflow_is_infinite); RUN(matrix_matches_reference);
-          RUN(least_matches_scalar); RUN(distance_is_exact); RUN(finite); RUN(chosen_variant))
+TEST_MAIN(RUN(rows_match_reference); RUN(scattered_rows_match); RUN(overflow_is_infinite);
+          RUN(matrix_matches_reference); RUN(least_matches_scalar); RUN(distance_is_exact);
+          RUN(finite); RUN(chosen_variant))
