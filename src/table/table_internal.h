@@ -194,9 +194,23 @@ vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *sta
 void flush_run(void *table);
 /* Flush the sealed memtables until flushing no longer lags behind writing. */
 vex_status table_flush_sealed(vexi_table *table, vex_error *err);
-/* Write rows as a segment (files are durable on return). rows are in any order; reordered here. */
+/* ---- segment_build.c ------------------------------------------------------------------------- */
+
+/* Called between the steps of a build with the share that is done, 0 to 1: what it returns other
+ * than VEX_OK ends the build. */
+typedef struct segment_hooks {
+    vex_status (*step)(void *context, double share, vex_error *err);
+    void *context;
+} segment_hooks;
+
+/* Write rows as a segment (files are durable on return). rows are in any order; reordered here.
+ * On failure nothing is left. */
 vex_status segment_build(vexi_table *table, const vexi_row **rows, size_t row_count,
                          commit_segment *out, vexi_arena *arena, vex_error *err);
+/* hooks may be NULL. */
+vex_status segment_build_with(vexi_table *table, const vexi_row **rows, size_t row_count,
+                              const segment_hooks *hooks, commit_segment *out, vexi_arena *arena,
+                              vex_error *err);
 /* Release a built segment and remove its files, which no version names. */
 void segment_discard(vexi_table *table, commit_segment *segment);
 
