@@ -21,6 +21,7 @@ enum {
     BLOCK_SIZE = 128 << 10, /* bytes of vectors that stay in cache between queries */
     BATCH_ROWS = 64,        /* rows anywhere, compared at once at most */
     BATCH_ROWS_LATER = 16,  /* once there are enough candidates to have a limit */
+    LIMIT_K_MAX = 64,       /* up to here the limit is the k-th distance itself */
     ROWS_CHUNK = 8192       /* rows gathered at once where few live */
 };
 
@@ -158,8 +159,33 @@ vex_status vexi_scan_rows(vexi_scan *scan, uint32_t source, uint32_t query, cons
     return VEX_OK;
 }
 
-float vexi_scan_limit(const vexi_topk *topk, float to_scan) {
-    float limit = topk->threshold * to_scan;
+/* The k-th distance, of which the heap holds a few more: the (count - k + 1)-th from the top. */
+static float kth_distance(const vexi_topk *topk, uint32_t k) {
+    float tops[VEXI_EXTRA_CANDIDATES + 1]; /* descending */
+    uint32_t count = 0, wanted = topk->count - k + 1;
+    for (uint32_t i = 0; i < topk->count; i++) {
+        float distance = topk->items[i].distance;
+        if (count == wanted && !(distance > tops[count - 1])) {
+            continue;
+        }
+        uint32_t at = count < wanted ? count++ : count - 1;
+        for (; at > 0 && tops[at - 1] < distance; at--) {
+            tops[at] = tops[at - 1];
+        }
+        tops[at] = distance;
+    }
+    return tops[wanted - 1];
+}
+
+float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan) {
+    const vexi_topk *topk = &scan->topks[query];
+    uint32_t k = scan->request->k;
+    if (topk->count < k) {
+        return INFINITY;
+    }
+    /* Among many a few more make no difference. */
+    float distance = k > LIMIT_K_MAX ? topk->items[0].distance : kth_distance(topk, k);
+    float limit = distance * to_scan;
     return isnan(limit) ? INFINITY : limit;
 }
 
@@ -169,11 +195,11 @@ vex_status vexi_scan_pool(vexi_scan *scan, uint32_t source, uint32_t query, floa
     uint64_t rows[BATCH_ROWS];
     vexi_code_pool_sort(pool);
     for (uint32_t i = 0; i < pool->count;) {
-        uint32_t wanted = topk->capacity - topk->count;
+        uint32_t wanted = topk->count < scan->request->k ? scan->request->k - topk->count : 0;
         wanted = wanted < BATCH_ROWS_LATER ? BATCH_ROWS_LATER
                  : wanted > BATCH_ROWS     ? BATCH_ROWS
                                            : wanted;
-        float limit = vexi_scan_limit(topk, to_scan);
+        float limit = vexi_scan_limit(scan, query, to_scan);
         size_t count = 0;
         for (; i < pool->count && count < wanted; i++) {
             if (!(pool->items[i].bound > limit)) {

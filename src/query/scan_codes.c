@@ -212,8 +212,7 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
             scan->stats.list_count += count;
         }
         VEX_TRY(vexi_code_pool_init(&q->pool, scan->request->k,
-                                    vexi_scan_limit(&scan->topks[i], q->code.to_scan), c->arena,
-                                    err));
+                                    vexi_scan_limit(scan, i, q->code.to_scan), c->arena, err));
         VEX_TRY(visits_make(c, q, lists, squares, count, err));
     }
     return VEX_OK;
@@ -288,7 +287,7 @@ static vex_status visits_scan(coded_scan *c, vex_error *err) {
         bool eager = v < q->visits + EAGER_LISTS || q->pool.count >= 4 * q->pool.k + POOL_ROWS_MIN;
         if (c->layout.bits == 1 && eager) {
             VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
-            q->pool.limit = vexi_scan_limit(&c->scan->topks[q->query], q->code.to_scan);
+            q->pool.limit = vexi_scan_limit(c->scan, q->query, q->code.to_scan);
         }
     }
     for (uint32_t i = 0; i < c->query_count; i++) {
@@ -337,8 +336,8 @@ static vex_status scan_memtable_query(vexi_scan *scan, uint32_t source, uint32_t
     VEX_TRY(vexi_code_query_init(&code, &layout, vexi_view_rotation(scan->view),
                                  scan->queries[query].values, codes->origin, codes->row_length,
                                  arena, err));
-    VEX_TRY(vexi_code_pool_init(&pool, scan->request->k,
-                                vexi_scan_limit(&scan->topks[query], code.to_scan), arena, err));
+    VEX_TRY(vexi_code_pool_init(&pool, scan->request->k, vexi_scan_limit(scan, query, code.to_scan),
+                                arena, err));
     float square;
     vexi_kernels_get()->l2(code.values, (const uint8_t *)codes->center, 0, 1, schema->dimension,
                            &square);
@@ -365,7 +364,7 @@ static vex_status scan_memtable_query(vexi_scan *scan, uint32_t source, uint32_t
             vexi_code_scan(&code, &part, square, hidden, &pool);
             if (codes->bits == 1) {
                 VEX_TRY(vexi_scan_pool(scan, source, query, code.to_scan, &pool, err));
-                pool.limit = vexi_scan_limit(&scan->topks[query], code.to_scan);
+                pool.limit = vexi_scan_limit(scan, query, code.to_scan);
             }
         }
     }

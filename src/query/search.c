@@ -27,7 +27,6 @@
 #include "table/row_check.h"
 
 enum {
-    EXTRA_CANDIDATES = 16,      /* beyond k: where float32 and double order differently */
     GROUP_QUERIES_MAX = 64,     /* that share blocks of rows or lists in cache */
     SPLIT_COST_NS = 500000,     /* of work that is worth a thread */
     RESULT_ROWS_MAX = 16 << 20, /* queries x k; see vex_search */
@@ -393,19 +392,6 @@ static void stats_fill(const search *s, vex_search_stats *stats) {
     }
 }
 
-/* Candidates that are kept for a query. Where every row is compared, float32 alone decides the
- * order of the last ones, so a few more are kept; elsewhere more would only widen the search. */
-static uint32_t pool_count(const search *s, uint64_t live_count) {
-    uint64_t pool = (uint64_t)s->request->k + EXTRA_CANDIDATES;
-    for (size_t i = 0; i < s->view->source_count; i++) {
-        vexi_way way = s->efforts[i].way;
-        if (way != VEXI_WAY_NONE && way != VEXI_WAY_EXACT && way != VEXI_WAY_FEW) {
-            pool = s->request->k;
-        }
-    }
-    return (uint32_t)(live_count < pool ? live_count : pool);
-}
-
 /* One run over the sources that are not left out. */
 static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *schema,
                           struct ArrowArray *batch, vex_search_stats *stats,
@@ -418,7 +404,8 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
     *stats = (vex_search_stats){0};
     VEX_TRY_GOTO(status, done, sources_plan(s, &live_count, failed_source, err));
     s->row_count = live_count < s->request->k ? (uint32_t)live_count : s->request->k;
-    s->pool_count = pool_count(s, live_count);
+    uint64_t pool = (uint64_t)s->request->k + VEXI_EXTRA_CANDIDATES;
+    s->pool_count = (uint32_t)(live_count < pool ? live_count : pool);
     VEX_TRY_GOTO(status, done, results_create(s, arena, err));
     if (s->row_count > 0 && s->request->query_count > 0) {
         plan(s);

@@ -8,6 +8,9 @@
 #include "query/query.h"
 #include "query/scratch.h"
 
+/* Candidates kept beyond k: where float32 and double order differently, and for ties. */
+enum { VEXI_EXTRA_CANDIDATES = 16 };
+
 /* ---- Effort ---------------------------------------------------------------------------------- */
 
 /* How a source is searched. */
@@ -87,8 +90,8 @@ vex_status vexi_scan_rows(vexi_scan *scan, uint32_t source, uint32_t query, cons
  * may be among the nearest. Empties the pool. */
 vex_status vexi_scan_pool(vexi_scan *scan, uint32_t source, uint32_t query, float to_scan,
                           vexi_code_pool *pool, vex_error *err);
-/* What a pool's limit is before the first code is compared: by the nearest rows so far. */
-float vexi_scan_limit(const vexi_topk *topk, float to_scan);
+/* What a pool's limit is by the nearest rows so far: about the k-th distance of a query. */
+float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan);
 
 /* ---- Refine ---------------------------------------------------------------------------------- */
 
