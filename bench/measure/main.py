@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import shutil
 import sys
 
 import common
 
-SECTIONS = ("flat", "wire", "vset", "imports", "rows", "recall")
+SECTIONS = ("flat", "wire", "vset", "imports", "rows", "recall", "ann", "build", "scalar",
+            "memtable", "inserts", "resp", "large")
 DOCUMENT = common.ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: figures, written by bench/run --keep -->", "<!-- end -->"
 
@@ -31,6 +33,9 @@ def keep():
     folder = common.ROOT / "bench" / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"{date}.json").write_text(json.dumps(found, indent=1) + "\n")
+    plot = common.OUT / "ann.png"
+    if plot.exists():
+        shutil.copy(plot, folder / f"{date}-ann.png")
     machine = found[0]["machine"]
     text = [BEGIN, "", f"Measured {date} on {machine['cores']} cores of {machine['cpu']} (family "
             f"{machine['family']}, model {machine['model']}; level-2 cache {machine['l2']}, level-3 "
@@ -45,6 +50,8 @@ def keep():
                  "",
                  "| what | figure | target | |", "| --- | ---: | --- | --- |",
                  *map(cell, section["lines"]), ""]
+        if section["section"] == "ann" and plot.exists():
+            text += [f"![Recall against speed](../bench/results/{date}-ann.png)", ""]
     before, rest = DOCUMENT.read_text().split(BEGIN)
     DOCUMENT.write_text(before + "\n".join(text) + END + rest.split(END)[1])
 

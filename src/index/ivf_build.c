@@ -10,11 +10,14 @@
 #include <string.h>
 
 #include "index/ivf_internal.h"
-#include "index/kmeans.h"
+#include "index/kmeans_near.h"
 
 #define SAMPLE_PER_LIST       64u
 #define ITERATION_MAX_DEFAULT 10u
 #define CHUNK_ROWS            1024u
+/* From so many lists on training and assignment go by groups of centroids. */
+#define TREE_LISTS  512u
+#define TREE_ROUNDS 2u
 
 static vex_status sample_rows(const vexi_env *env, uint32_t row_count, uint32_t sample_count,
                               uint64_t *random, uint32_t **out, vex_error *err) {
@@ -131,6 +134,27 @@ static vex_status renumber(const vexi_env *env, vexi_ivf *ivf, const uint32_t *n
     return VEX_OK;
 }
 
+/* Centroids from the sample, and the list of every row. */
+static vex_status train_and_assign(const vexi_env *env, const vexi_kmeans_rows *all,
+                                   const vexi_kmeans_rows *sample, uint32_t iterations,
+                                   uint64_t *random, vexi_ivf *ivf, uint32_t *nearest,
+                                   vex_error *err) {
+    uint32_t list_count = ivf->list_count;
+    if (list_count < TREE_LISTS) {
+        VEX_TRY(vexi_kmeans_train(env, sample, list_count, iterations, vexi_kmeans_random(random),
+                                  ivf->centroids, err));
+        return vexi_kmeans_assign(env, all, ivf->centroids, list_count, nearest, NULL, err);
+    }
+    vexi_kmeans_groups groups;
+    VEX_TRY(vexi_kmeans_train_tree(env, sample, list_count, iterations, TREE_ROUNDS,
+                                   vexi_kmeans_random(random), ivf->centroids, err));
+    VEX_TRY(vexi_kmeans_groups_init(env, ivf->centroids, list_count, ivf->dimension, 0,
+                                    vexi_kmeans_random(random), &groups, err));
+    vex_status status = vexi_kmeans_assign_near(env, all, &groups, nearest, NULL, err);
+    vexi_kmeans_groups_deinit(env, &groups);
+    return status;
+}
+
 vex_status vexi_ivf_build(const vexi_env *env, const float *const *rows, uint32_t row_count,
                           uint32_t dimension, vex_metric metric, const vexi_ivf_options *options,
                           vexi_ivf *out, vex_error *err) {
@@ -182,11 +206,7 @@ vex_status vexi_ivf_build(const vexi_env *env, const float *const *rows, uint32_
         VEX_TRY_GOTO(status, done, sample_rows(env, row_count, sample.count, &random, &picks, err));
         sample.picks = picks;
         VEX_TRY_GOTO(status, done,
-                     vexi_kmeans_train(env, &sample, ivf.list_count, iterations,
-                                       vexi_kmeans_random(&random), ivf.centroids, err));
-        VEX_TRY_GOTO(
-            status, done,
-            vexi_kmeans_assign(env, &all, ivf.centroids, ivf.list_count, nearest, NULL, err));
+                     train_and_assign(env, &all, &sample, iterations, &random, &ivf, nearest, err));
         vexi_kmeans_group(nearest, row_count, ivf.list_count, ivf.list_first, ivf.order);
         drop_empty(&ivf);
         VEX_TRY_GOTO(status, done,

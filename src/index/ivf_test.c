@@ -166,18 +166,20 @@ TEST(same_on_any_number_of_threads) {
     uint64_t random = vex_test_seed(32);
     for (vex_metric metric = VEX_METRIC_L2; metric <= VEX_METRIC_IP; metric++) {
         data d = make_clustered(5000, 33, 50, 3, &random);
-        vexi_ivf first = build(&d, metric, 70, 9);
+        /* Metric 0 has so many lists that they are trained and ordered in groups. */
+        uint32_t lists = metric == VEX_METRIC_L2 ? 1100 : metric == VEX_METRIC_COSINE ? 600 : 70;
+        vexi_ivf first = build(&d, metric, lists, 9);
         for (uint32_t threads = 1; threads <= 5; threads += 2) {
             vexi_env *env;
             vexi_ivf again;
-            vexi_ivf_options options = {.list_count = 70, .seed = 9};
+            vexi_ivf_options options = {.list_count = lists, .seed = 9};
             CHECK_OK(vexi_env_system_create(threads, NULL, NULL, &env, &err));
             CHECK_OK(vexi_ivf_build(env, d.rows, d.count, 33, metric, &options, &again, &err));
             check_equal(&first, &again, d.count);
             vexi_ivf_deinit(env, &again);
             vexi_env_system_destroy(env);
         }
-        vexi_ivf other = build(&d, metric, 70, 10);
+        vexi_ivf other = build(&d, metric, lists, 10);
         CHECK(memcmp(other.order, first.order, d.count * sizeof(uint32_t)) != 0);
         vexi_ivf_deinit(vex_test_env(), &other);
         vexi_ivf_deinit(vex_test_env(), &first);
@@ -206,7 +208,7 @@ TEST(degenerate_rows) {
                                              : vex_test_normal(&random) * 1e-40f;
                     }
                 }
-                uint32_t lists = 1 + (uint32_t)vex_test_below(&random, 64);
+                uint32_t lists = 1 + (uint32_t)vex_test_below(&random, count < 900 ? 64 : 1200);
                 vexi_ivf ivf = build(&d, metric, lists, random);
                 CHECK(ivf.list_count <= lists);
                 if (kind <= 1) {
@@ -230,10 +232,9 @@ TEST(degenerate_rows) {
 }
 
 /* Neighbours in number are near in space: nearer than numbers given at random. */
-TEST(near_lists_have_near_numbers) {
-    uint64_t random = vex_test_seed(34);
-    data d = make_clustered(4000, 3, 4000, 5, &random);
-    vexi_ivf ivf = build(&d, VEX_METRIC_L2, 120, 1);
+static void check_near_numbers(uint32_t list_count, uint64_t *random) {
+    data d = make_clustered(4000, 3, 4000, 5, random);
+    vexi_ivf ivf = build(&d, VEX_METRIC_L2, list_count, 1);
     double steps = 0, pairs = 0;
     uint32_t pair_count = 0;
     for (uint32_t a = 0; a < ivf.list_count; a++) {
@@ -247,10 +248,16 @@ TEST(near_lists_have_near_numbers) {
     }
     steps /= ivf.list_count - 1;
     pairs /= pair_count;
-    printf("    mean step %.3f, mean distance %.3f\n", steps, pairs);
+    printf("    %u lists: mean step %.3f, mean distance %.3f\n", ivf.list_count, steps, pairs);
     CHECK(steps < pairs / 2);
     vexi_ivf_deinit(vex_test_env(), &ivf);
     free_rows(&d);
+}
+
+TEST(near_lists_have_near_numbers) {
+    uint64_t random = vex_test_seed(34);
+    check_near_numbers(120, &random);
+    check_near_numbers(1300, &random); /* so many are chained in groups */
 }
 
 /* Also for more lists than the radix sort's stack holds, and at an address aligned to 4 only. */
@@ -336,9 +343,8 @@ static void failing_parallel(void *context, size_t count, void (*function)(void 
     }
 }
 
-TEST(out_of_memory) {
-    uint64_t random = vex_test_seed(36);
-    data d = make_clustered(300, 5, 20, 5, &random);
+static void check_out_of_memory(uint32_t row_count, uint32_t list_count, uint64_t *random) {
+    data d = make_clustered(row_count, 5, 20, 5, random);
     bool built = false;
     for (size_t n = 0; !built; n++) {
         failing state = {.real = vex_test_env(), .left = n};
@@ -349,7 +355,7 @@ TEST(out_of_memory) {
         env.parallel = failing_parallel;
         vexi_ivf ivf;
         vex_error err;
-        vexi_ivf_options options = {.list_count = 10, .seed = 1, .iteration_max = 2};
+        vexi_ivf_options options = {.list_count = list_count, .seed = 1, .iteration_max = 2};
         vex_status status = vexi_ivf_build(&env, d.rows, d.count, d.dimension, VEX_METRIC_COSINE,
                                            &options, &ivf, &err);
         built = status == VEX_OK;
@@ -359,6 +365,12 @@ TEST(out_of_memory) {
         vexi_ivf_deinit(&env, &ivf);
     }
     free_rows(&d);
+}
+
+TEST(out_of_memory) {
+    uint64_t random = vex_test_seed(36);
+    check_out_of_memory(300, 10, &random);
+    check_out_of_memory(1500, 1030, &random);
 }
 
 TEST_MAIN(RUN(recall_floors); RUN(same_on_any_number_of_threads); RUN(degenerate_rows);

@@ -268,11 +268,10 @@ static void start_centroids(const vexi_kmeans_rows *rows, uint32_t cluster_count
     }
 }
 
-/* Move the centroids of clusters that are empty, or tiny while another is large, to random members
- * of the largest cluster of the moment, which then counts as halved. sizes is scratch. */
-static void split_largest(const vexi_kmeans_rows *rows, const uint32_t *first,
-                          const uint32_t *members, uint32_t cluster_count, uint64_t *random,
-                          uint32_t *sizes, float *centroids) {
+/* The largest then counts as halved. */
+void vexi_kmeans_split_largest(const vexi_kmeans_rows *rows, const uint32_t *first,
+                               const uint32_t *members, uint32_t cluster_count, uint64_t *random,
+                               uint32_t *sizes, float *centroids) {
     uint32_t mean = rows->count / cluster_count;
     for (uint32_t c = 0; c < cluster_count; c++) {
         sizes[c] = first[c + 1] - first[c];
@@ -335,7 +334,8 @@ vex_status vexi_kmeans_train(const vexi_env *env, const vexi_kmeans_rows *rows,
         VEX_TRY_GOTO(status, done,
                      vexi_kmeans_means(env, now, first, members, cluster_count, centroids, err));
         if (iteration + SPLIT_END < iteration_max) {
-            split_largest(now, first, members, cluster_count, &random, sizes, centroids);
+            vexi_kmeans_split_largest(now, first, members, cluster_count, &random, sizes,
+                                      centroids);
         }
     }
 done:

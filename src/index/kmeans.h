@@ -42,6 +42,12 @@ vex_status vexi_kmeans_means(const vexi_env *env, const vexi_kmeans_rows *rows,
                              const uint32_t *first, const uint32_t *members, uint32_t cluster_count,
                              float *centroids, vex_error *err);
 
+/* Move the centroids of clusters that are empty, or tiny while another is large, to random members
+ * of the largest cluster of the moment. sizes: scratch, cluster_count values. */
+void vexi_kmeans_split_largest(const vexi_kmeans_rows *rows, const uint32_t *first,
+                               const uint32_t *members, uint32_t cluster_count, uint64_t *random,
+                               uint32_t *sizes, float *centroids);
+
 /* A small generator for seeded choices (splitmix64). */
 uint64_t vexi_kmeans_random(uint64_t *state);
 

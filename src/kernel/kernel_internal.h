@@ -9,14 +9,21 @@
 #include "kernel/kernel.h"
 
 /* Before a loop over registers, whose count the compiler knows: unrolled at every optimisation
- * level, else the registers would live in memory. */
-#if defined(__clang__)
+ * level, else the registers would live in memory. Through SIMDe they live there anyway, and a
+ * function of a thousand emulated instructions takes minutes to compile. */
+#if defined(VEX_SIMDE)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#if defined(VEX_SIMDE)
+#define ALWAYS_INLINE static __attribute__((noinline, unused))
+#else
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+#endif
 
 extern const vexi_kernels vexi_kernels_scalar;
 #if defined(__x86_64__)

@@ -47,9 +47,11 @@ vex_status table_entry_open_plain(vexi_table *table, table_segment *entry, const
     const vexi_delta_add *add = add_of(&table->delta, old);
     /* Without its deletion vector a segment would show deleted rows. */
     bool hides_unknown = entry->dv_hash != 0 && entry->deleted == NULL;
-    if (!mendable(damage->status) || vexi_segment_is_foreign(old) || hides_unknown || add == NULL ||
-        add->index.path.data == NULL ||
-        __atomic_load_n(&old->plain_failed, __ATOMIC_RELAXED) != 0) {
+    if (hides_unknown) {
+        __atomic_store_n(&old->plain_failed, 1, __ATOMIC_RELAXED);
+    }
+    if (!mendable(damage->status) || !vexi_segment_mendable(old) || add == NULL ||
+        add->index.path.data == NULL) {
         return damage_back(damage, err);
     }
     vexi_segment *plain;

@@ -363,6 +363,10 @@ vex_index_kind vexi_segment_index_kind(const vexi_segment *segment) {
     return segment->index.list_count > 0 ? VEX_INDEX_IVF : VEX_INDEX_FLAT;
 }
 
+bool vexi_segment_mendable(const vexi_segment *segment) {
+    return !segment->foreign && __atomic_load_n(&segment->plain_failed, __ATOMIC_RELAXED) == 0;
+}
+
 bool vexi_segment_is_plain(const vexi_segment *segment) {
     return segment->index_problem.status != VEX_OK;
 }

@@ -76,6 +76,8 @@ vex_index_kind vexi_segment_index_kind(const vexi_segment *segment);
 /* Whether the index file failed a checksum, when it was opened or since: a VEX_CORRUPT of this
  * segment is then no word about its rows, which vexi_segment_open_plain still reads. */
 bool vexi_segment_index_damaged(const vexi_segment *segment);
+/* Whether opening it plain was not tried yet, and may help. */
+bool vexi_segment_mendable(const vexi_segment *segment);
 /* A file of ours that was opened plain. */
 bool vexi_segment_is_plain(const vexi_segment *segment);
 /* Note why (before it is shared). */

@@ -19,6 +19,7 @@ typedef struct view_impl {
     vexi_schema_box *schema;
     uint64_t changes; /* of the table when it was made */
     uint64_t active_count;
+    bool damaged; /* a segment that it has was damaged when it was made */
     vexi_source *sources;
     vexi_bits **bits; /* per source, references */
 } view_impl;
@@ -227,6 +228,7 @@ static vex_status view_build(vexi_table *table, vexi_view **out, vex_error *err)
             table_segment *entry = &table->segments[i];
             view_add(impl, vexi_segment_retain(entry->segment), NULL,
                      vexi_segment_row_count(entry->segment), entry->hidden);
+            impl->damaged = impl->damaged || vexi_segment_check(entry->segment, NULL) != VEX_OK;
         }
         for (size_t i = 0; i < sealed_count; i++) {
             table_memtable *entry = &table->sealed[i];
@@ -251,12 +253,35 @@ static vex_status view_build(vexi_table *table, vexi_view **out, vex_error *err)
     return status;
 }
 
-vex_status vexi_table_view(vexi_table *table, vexi_view **out, vex_error *err) {
-    *out = NULL;
+static vex_status view_get(vexi_table *table, vexi_view **out, vex_error *err) {
     pthread_mutex_lock(&table->view_lock);
     vex_status status = view_build(table, out, err);
     pthread_mutex_unlock(&table->view_lock);
     return status;
+}
+
+vex_status vexi_table_view(vexi_table *table, vexi_view **out, vex_error *err) {
+    *out = NULL;
+    VEX_TRY(view_get(table, out, err));
+    if (!((view_impl *)*out)->damaged) {
+        return VEX_OK;
+    }
+    /* An index file may have proved damaged just now, when ids were looked up in it. */
+    bool mended = false;
+    for (size_t i = 0; i < (*out)->source_count; i++) {
+        vexi_segment *segment = (*out)->sources[i].segment;
+        vex_error damage;
+        if (segment != NULL && vexi_segment_mendable(segment) &&
+            vexi_segment_check(segment, &damage) != VEX_OK && damage.status != VEX_IO) {
+            mended = table_mend(table, segment, &damage, NULL) == VEX_OK || mended;
+        }
+    }
+    if (mended) {
+        vexi_view_release(*out);
+        *out = NULL;
+        VEX_TRY(view_get(table, out, err));
+    }
+    return VEX_OK;
 }
 
 void table_drop_views(vexi_table *table) {
