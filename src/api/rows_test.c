@@ -527,11 +527,8 @@ TEST(threads_do_not_change_answers) {
                 const result *r = &results[other / 2][many][other % 2];
                 CHECK(result_distance(r, i) == result_distance(&results[0][many][1], i));
             }
-            /* Candidates beyond the pool are cut by position, which is that of one index; exact
-             * searches of one lake agree on ids too. */
-            vex_string a = result_id(&results[1][many][0], i);
-            vex_string b = result_id(&results[1][many][1], i);
-            CHECK(a.size == b.size && memcmp(a.data, b.data, a.size) == 0);
+            /* Of rows that tie with the last one, more than there is room for, ids are chosen by
+             * where rows lie, which differs from lake to lake. */
         }
         CHECK_EQ(stats[1][many][0].list_count, stats[1][0][0].list_count * (many ? QUERIES : 1));
     }

@@ -40,31 +40,6 @@ static uint64_t live_rows(const uint64_t *hidden, uint64_t first, uint64_t end) 
     return live;
 }
 
-uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *index,
-                           const uint32_t *lists, uint32_t ranked, uint32_t probe_count,
-                           const vexi_search_request *request) {
-    uint64_t live = source->row_count - source->hidden_count;
-    uint64_t wanted = live < request->k ? live : request->k;
-    uint64_t quarters_wanted = 4 * (uint64_t)probe_count;
-    uint64_t quarters = 0;
-    uint64_t seen = 0;
-    uint32_t count = 0;
-    while (quarters < quarters_wanted || seen < wanted) {
-        if (count == ranked) {
-            return ranked < index->list_count ? ranked + 1 : ranked;
-        }
-        uint32_t list = lists[count++];
-        uint64_t first = index->list_first[list];
-        uint64_t end = index->list_first[list + 1];
-        uint64_t live_in_list = live_rows(source->hidden, first, end);
-        bool whole = request->nprobe != 0 || live_in_list == end - first;
-        uint64_t share = whole ? 4 : 4 * live_in_list / (end - first);
-        quarters += share == 0 ? 1 : share;
-        seen += live_in_list;
-    }
-    return count;
-}
-
 bool vexi_scale_codable(const vexi_query *query, float row_length) {
     if (!(row_length > SCALE_MIN && row_length < SCALE_MAX)) {
         return false;
@@ -73,6 +48,10 @@ bool vexi_scale_codable(const vexi_query *query, float row_length) {
         return query->metric == VEX_METRIC_L2;
     }
     return query->inverse_norm > SCALE_MIN && query->inverse_norm < SCALE_MAX;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
+    return value < least ? least : value > most ? most : value;
 }
 
 /* ---- Costs ----------------------------------------------------------------------------------- */
@@ -120,13 +99,80 @@ static bool index_coded(const vexi_view *view, const vexi_index_file *index) {
            rotation->padded == index->code_padded;
 }
 
-static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
-    return value < least ? least : value > most ? most : value;
+/* ---- Lists where rows are hidden ------------------------------------------------------------- */
+
+/* By the rule for unmeasured lists, a list counts by the share of its rows that live (a quarter at
+ * least), so that deleting a query's neighbourhood does not leave it with empty lists alone. */
+static uint32_t needed_by_rule(const vexi_source *source, const vexi_index_file *index,
+                               const uint32_t *lists, uint32_t ranked, uint32_t probe_count) {
+    uint64_t quarters_wanted = 4 * (uint64_t)probe_count;
+    uint64_t quarters = 0;
+    uint32_t count = 0;
+    while (quarters < quarters_wanted && count < ranked) {
+        uint32_t list = lists[count++];
+        uint64_t first = index->list_first[list];
+        uint64_t end = index->list_first[list + 1];
+        uint64_t live = live_rows(source->hidden, first, end);
+        uint64_t share = live == end - first ? 4 : 4 * live / (end - first);
+        quarters += share == 0 ? 1 : share;
+    }
+    return quarters < quarters_wanted && ranked < index->list_count ? ranked + 1 : count;
+}
+
+/* The k nearest live rows are the k + h nearest rows where h hidden ones lie between them. The
+ * nearest lists, up to those that hold 2 k live rows, tell their share; the table then answers for
+ * so many more. */
+static uint32_t needed_by_table(const vexi_source *source, const vexi_index_file *index,
+                                const uint32_t *lists, uint32_t ranked, const vexi_effort *effort,
+                                uint32_t k) {
+    uint64_t live = 0, all = 0;
+    uint32_t count = 0;
+    for (; live < 2 * (uint64_t)k && count < ranked; count++) {
+        uint64_t first = index->list_first[lists[count]];
+        uint64_t end = index->list_first[lists[count] + 1];
+        live += live_rows(source->hidden, first, end);
+        all += end - first;
+    }
+    if (live < 2 * (uint64_t)k && ranked < index->list_count) {
+        return ranked + 1;
+    }
+    uint64_t nearest = live == 0 ? all : (k * all + live - 1) / live;
+    if (nearest == k) {
+        return effort->probe_count;
+    }
+    nearest += nearest / 4; /* the last ones of so many are missed more often than the first */
+    return table_find(index->calibration, effort->recall, (uint32_t)clamp(nearest, k, UINT32_MAX),
+                      index->list_count);
+}
+
+uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *index,
+                           const uint32_t *lists, uint32_t ranked, const vexi_effort *effort,
+                           const vexi_search_request *request) {
+    uint64_t live = source->row_count - source->hidden_count;
+    uint64_t wanted = live < request->k ? live : request->k;
+    bool given = request->nprobe != 0;
+    uint32_t count = effort->probe_count;
+    if (source->hidden != NULL && !given) {
+        count = effort->way == VEXI_WAY_CODES
+                    ? needed_by_table(source, index, lists, ranked, effort, request->k)
+                    : needed_by_rule(source, index, lists, ranked, effort->probe_count);
+        count = count > effort->probe_count ? count : effort->probe_count;
+    }
+    uint64_t seen = 0;
+    for (uint32_t i = 0; i < ranked && (i < count || seen < wanted); i++) {
+        seen +=
+            live_rows(source->hidden, index->list_first[lists[i]], index->list_first[lists[i] + 1]);
+        count = i < count ? count : i + 1;
+    }
+    if (count > ranked || seen < wanted) {
+        return ranked < index->list_count ? ranked + 1 : ranked;
+    }
+    return count;
 }
 
 static vexi_effort segment_effort(const vexi_view *view, const vexi_source *source,
                                   const vexi_search_request *request, float recall) {
-    vexi_effort effort = {.way = VEXI_WAY_EXACT};
+    vexi_effort effort = {.way = VEXI_WAY_EXACT, .recall = recall};
     uint64_t live = source->row_count - source->hidden_count;
     const vexi_graph_file *graph = request->nprobe == 0 ? vexi_source_graph(source) : NULL;
     const vexi_index_file *index = vexi_source_ivf(source);

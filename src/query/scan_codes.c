@@ -137,26 +137,24 @@ typedef struct coded_scan {
 } coded_scan;
 
 /* Rank lists for a query until they are enough; lists and squares have room for all. */
-static vex_status rank(coded_scan *c, vexi_ivf_ranker *ranker, coded_query *q, uint32_t probe_count,
-                       uint32_t *lists, float *squares, uint32_t *count, vex_error *err) {
-    uint64_t live = c->from->row_count - c->from->hidden_count;
-    uint64_t widened = (uint64_t)probe_count * c->from->row_count / live;
+static vex_status rank(coded_scan *c, vexi_ivf_ranker *ranker, coded_query *q,
+                       const vexi_effort *effort, uint32_t *lists, float *squares, uint32_t *count,
+                       vex_error *err) {
     uint32_t most = c->index->list_count;
-    uint32_t wanted = widened > 4 * (uint64_t)probe_count ? 4 * probe_count : (uint32_t)widened;
-    wanted = wanted < most ? wanted : most;
+    uint32_t wanted = effort->probe_count;
     for (;;) {
         rank_job job = {ranker, &q->code, wanted, lists, squares, 0};
         VEX_TRY(vexi_guard_run(rank_run, &job, vexi_source_name(c->from), err));
-        for (uint32_t i = 0; i < job.ranked; i++) { /* what is ranked comes from mapped bytes */
-            VEX_ASSERT(lists[i] < c->index->list_count);
+        for (uint32_t i = 0; i < job.ranked; i++) {
+            VEX_ASSERT(lists[i] < most); /* whatever the mapped bytes say */
         }
-        *count =
-            vexi_lists_needed(c->from, c->index, lists, job.ranked, probe_count, c->scan->request);
+        *count = vexi_lists_needed(c->from, c->index, lists, job.ranked, effort, c->scan->request);
         if (*count <= job.ranked || wanted == most) {
             *count = *count < job.ranked ? *count : job.ranked;
             return VEX_OK;
         }
-        wanted = wanted < most / 2 ? 2 * wanted : most;
+        uint32_t twice = wanted < most / 2 ? 2 * wanted : most;
+        wanted = *count > twice ? *count : twice;
     }
 }
 
@@ -207,7 +205,7 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
         VEX_TRY(vexi_code_query_init(&q->code, &c->layout, vexi_view_rotation(scan->view),
                                      scan->queries[i].values, origin, index->row_length, c->arena,
                                      err));
-        VEX_TRY(rank(c, &ranker, q, effort->probe_count, lists, squares, &count, err));
+        VEX_TRY(rank(c, &ranker, q, effort, lists, squares, &count, err));
         if (scan->slice == 0) {
             scan->stats.list_count += count;
         }

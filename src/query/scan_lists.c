@@ -79,8 +79,8 @@ static vex_status scan_query(vexi_scan *scan, uint32_t source, const vexi_index_
     }
     rank_job job = {&scan->queries[query], index, lists, scratch};
     VEX_TRY(vexi_guard_run(rank_run, &job, vexi_source_name(from), err));
-    uint32_t count = vexi_lists_needed(from, index, lists, index->list_count, effort->probe_count,
-                                       scan->request);
+    uint32_t count =
+        vexi_lists_needed(from, index, lists, index->list_count, effort, scan->request);
     if (count > 1) {
         qsort(lists, count, sizeof *lists, list_compare);
     }

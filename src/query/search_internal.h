@@ -28,6 +28,7 @@ typedef struct vexi_effort {
     vexi_way way;
     uint32_t probe_count; /* lists, where no row is hidden */
     uint32_t ef;
+    float recall;   /* that was asked for */
     double cost_ns; /* of a query, about */
 } vexi_effort;
 
@@ -37,12 +38,11 @@ vexi_effort vexi_effort_of(const vexi_view *view, uint32_t source,
 /* Whether codes can tell distances of such vectors: squares neither overflow nor vanish. */
 bool vexi_scale_codable(const vexi_query *query, float row_length);
 
-/* How many of the `ranked` first lists to probe: probe_count of them, and more while they hold
- * fewer live rows than the answer needs. Unless the request names a number, a list counts by the
- * share of its rows that live (a quarter at least), so that deleting a query's neighbourhood does
- * not leave it with empty lists alone. ranked + 1: they are too few. */
+/* How many of the nearest lists to probe, the `ranked` nearest of which are given: as the effort
+ * says, and more where hidden rows lie among the nearest (unless the request names a number), or
+ * while they hold fewer live rows than the answer needs. More than `ranked`: rank more. */
 uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *index,
-                           const uint32_t *lists, uint32_t ranked, uint32_t probe_count,
+                           const uint32_t *lists, uint32_t ranked, const vexi_effort *effort,
                            const vexi_search_request *request);
 
 /* ---- Scan ------------------------------------------------------------------------------------ */
