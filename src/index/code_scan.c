@@ -17,7 +17,8 @@
 
 enum { CHUNK_BLOCKS = 8, CHUNK_ROWS = CHUNK_BLOCKS * VEXI_CODE_BLOCK_ROWS };
 
-#define ROUNDING 1e-6f
+#define ROUNDING       1e-6f
+#define PREFETCH_BYTES ((size_t)48 * 64)
 
 vex_status vexi_code_pool_init(vexi_code_pool *pool, uint32_t k, float limit, vexi_arena *arena,
                                vex_error *err) {
@@ -238,6 +239,15 @@ void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, fl
         scan_chunk(&scan, block, count, hidden);
     }
     pool->row_count += list->row_count;
+}
+
+void vexi_code_prefetch(const vexi_code_query *query, const vexi_code_list *list) {
+    size_t size = (list->row_count + VEXI_CODE_BLOCK_ROWS - 1) / VEXI_CODE_BLOCK_ROWS *
+                  query->layout.block_size;
+    size = size < PREFETCH_BYTES ? size : PREFETCH_BYTES;
+    for (size_t offset = 0; offset < size; offset += 64) {
+        __builtin_prefetch(list->blocks + offset);
+    }
 }
 
 void vexi_code_pool_sort(vexi_code_pool *pool) {

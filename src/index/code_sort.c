@@ -3,6 +3,8 @@
  * sorted, so that at most log2(count) parts wait. No estimate is NaN. */
 #include "index/code_internal.h"
 
+enum { PLACED_MAX = 160 };
+
 static inline bool before(const vexi_code_candidate *a, const vexi_code_candidate *b) {
     return a->estimate != b->estimate ? a->estimate < b->estimate : a->row < b->row;
 }
@@ -53,7 +55,35 @@ static uint32_t split(vexi_code_candidate *items, uint32_t count) {
     }
 }
 
+/* Few items: the place of each is the number of those before it, counted without a branch. */
+static void place_all(vexi_code_candidate *items, uint32_t count) {
+    vexi_code_candidate copy[PLACED_MAX];
+    float keys[PLACED_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        copy[i] = items[i];
+        keys[i] = items[i].estimate;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t place = 0, equal = 0;
+        for (uint32_t j = 0; j < count; j++) {
+            place += keys[j] < keys[i] ? 1 : 0;
+            equal += keys[j] == keys[i] ? 1 : 0;
+        }
+        for (uint32_t j = 0; equal > 1 && j < count; j++) {
+            place += keys[j] == keys[i] &&
+                             (copy[j].row < copy[i].row || (copy[j].row == copy[i].row && j < i))
+                         ? 1
+                         : 0;
+        }
+        items[place] = copy[i];
+    }
+}
+
 void vexi_code_sort(vexi_code_candidate *items, uint32_t count, uint32_t wanted) {
+    if (count <= PLACED_MAX) {
+        place_all(items, count);
+        return;
+    }
     struct {
         uint32_t first, count;
     } waiting[32];

@@ -2,21 +2,26 @@
  *
  * The one-bit estimates of all centroids cost an eighth of their distances. The `wanted` best
  * estimates are compared exactly; the worst of these is a distance that the answer does not exceed,
- * so of the others only centroids whose lower bound is below it are compared. Few lists, or most of
- * them, are compared exactly at once.
+ * so of the others only centroids are compared whose estimate is below it, too. That is a margin of
+ * one and a half to two deviations of the estimates, and lower bounds on top of it cost more than
+ * they find: on SIFT 200k, 32 and 64 of 1,024 lists, recall is 0.9600 and 0.9886 without them and
+ * 0.9605 and 0.9885 with bounds of 1.9 deviations, for 108 and 175 centroids compared against 225
+ * and 328. Few lists, or most of them, are compared exactly at once.
  *
  * Order is that of the metric: the squared distance, or under inner product the dot product. Equal
  * keys go by number, so that the order does not depend on the path. */
+#include <float.h>
 #include <math.h>
-#include <string.h>
 
 #include "index/code_internal.h"
 #include "index/ivf.h"
 
 #define EXACT_LISTS 64u
 #define BLOCK       VEXI_CODE_BLOCK_ROWS
-#define GROUP       16u /* lists whose least estimate is looked at first */
 #define BATCH       64u /* lists compared at a time */
+#define BISECTIONS  24u
+
+enum { CHUNK_BLOCKS = 64 };
 
 vex_status vexi_ivf_ranker_init(vexi_ivf_ranker *ranker, uint32_t list_count,
                                 const float *centroids, const uint8_t *center_codes,
@@ -59,89 +64,89 @@ static void compare(vexi_ivf_ranker *ranker, const vexi_code_query *query, const
     }
 }
 
-static float least_of(const float *values) {
-    float least[4];
-    for (uint32_t l = 0; l < 4; l++) {
-        float a = values[l] < values[l + 4] ? values[l] : values[l + 4];
-        float b = values[l + 8] < values[l + 12] ? values[l + 8] : values[l + 12];
-        least[l] = a < b ? a : b;
+static uint32_t count_up_to(const float *values, uint32_t count, float most) {
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        found += values[i] <= most ? 1 : 0;
     }
-    float a = least[0] < least[1] ? least[0] : least[1];
-    float b = least[2] < least[3] ? least[2] : least[3];
-    return a < b ? a : b;
+    return found;
 }
 
-/* The wanted-th least of the estimates, padded with infinities to a multiple of GROUP. The least of
- * a group stands for it at first: at least `wanted` lists are not above the wanted-th least of
- * these, so that only the few below it need be ordered. */
-static float estimate_of(vexi_ivf_ranker *ranker, uint32_t padded, uint32_t wanted) {
-    vexi_code_candidate *items = ranker->pool.items;
-    const float *estimates = ranker->estimates;
-    uint32_t count = 0;
-    float most = INFINITY;
-    if (wanted <= ranker->list_count / GROUP) {
-        for (uint32_t i = 0; i < ranker->list_count; i += GROUP) {
-            items[count++] = (vexi_code_candidate){.estimate = least_of(estimates + i), .row = i};
-        }
-        vexi_code_sort(items, count, wanted);
-        most = items[wanted - 1].estimate;
+/* A number that at least `wanted` of the values do not exceed, and hardly more where they differ:
+ * bisection, whose passes over the values cost less than the branches of a selection would. */
+static float most_of(const float *values, uint32_t count, uint32_t wanted) {
+    float low = INFINITY, high = -INFINITY;
+    for (uint32_t i = 0; i < count; i++) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
     }
-    count = 0;
-    for (uint32_t i = 0; i < padded; i += GROUP) {
-        if (least_of(estimates + i) > most) {
-            continue;
-        }
-        for (uint32_t j = i; j < i + GROUP && j < ranker->list_count; j++) {
-            if (estimates[j] <= most) {
-                items[count++] = (vexi_code_candidate){.estimate = estimates[j], .row = j};
+    for (uint32_t step = 0; step < BISECTIONS; step++) {
+        float middle = 0.5f * low + 0.5f * high;
+        uint32_t found = count_up_to(values, count, middle);
+        if (found < wanted) {
+            low = middle;
+        } else {
+            high = middle;
+            if (found <= wanted + wanted / 8 + 4) {
+                break;
             }
         }
     }
-    vexi_code_sort(items, count, wanted);
-    return items[wanted - 1].estimate;
+    return high;
 }
 
-/* Compare the lists whose estimate or bound calls for it. `picks` has room for all lists. */
+/* The lists whose estimate is at most `most`, which get an infinite estimate. Returns how many. */
+static uint32_t pick_up_to(float *estimates, uint32_t list_count, float most, uint32_t *picks) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < list_count; i++) {
+        picks[count] = i; /* count <= i */
+        bool near = estimates[i] <= most;
+        estimates[i] = near ? INFINITY : estimates[i];
+        count += near ? 1 : 0;
+    }
+    return count;
+}
+
+/* Compare the lists whose estimate calls for it. `picks` has room for all lists. */
 static void compare_coded(vexi_ivf_ranker *ranker, const vexi_code_query *query, uint32_t wanted,
-                          float slack, uint32_t *picks) {
+                          uint32_t *picks) {
+    const vexi_kernels *kernels = vexi_kernels_get();
     const vexi_code_layout *layout = &query->layout;
     vexi_code_pool *pool = &ranker->pool;
     float *estimates = ranker->estimates;
-    uint32_t padded = (ranker->list_count + BLOCK - 1) / BLOCK * BLOCK, count = 0;
-    vexi_kernels_get()->estimate_codes(ranker->center_codes, padded / BLOCK, layout->padded,
-                                       query->table, query->unit, query->base, estimates);
-    for (uint32_t i = 0; i < ranker->list_count; i++) {
-        /* What the codes cannot judge comes first. */
-        estimates[i] = isfinite(estimates[i]) ? estimates[i] : -INFINITY;
+    uint32_t list_count = ranker->list_count, block_count = (list_count + BLOCK - 1) / BLOCK;
+    kernels->estimate_codes(ranker->center_codes, block_count, layout->padded, query->table,
+                            query->unit, query->base, estimates);
+    uint32_t lost = 0;
+    for (uint32_t i = 0; i < list_count; i++) {
+        lost += isfinite(estimates[i]) ? 0 : 1;
     }
-    for (uint32_t i = ranker->list_count; i < padded; i++) {
-        estimates[i] = INFINITY;
-    }
-    float most = estimate_of(ranker, padded, wanted);
-    for (uint32_t i = 0; i < ranker->list_count; i++) {
-        if (estimates[i] <= most) {
-            picks[count++] = i;
-            estimates[i] = INFINITY;
+    if (lost > 0) { /* what the codes cannot judge comes first */
+        for (uint32_t i = 0; i < list_count; i++) {
+            estimates[i] = isfinite(estimates[i]) ? estimates[i] : -FLT_MAX;
         }
     }
-    pool->count = 0;
-    compare(ranker, query, picks, count);
+    float most = most_of(estimates, list_count, wanted);
+    compare(ranker, query, picks, pick_up_to(estimates, list_count, most, picks));
     float limit = -INFINITY;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < pool->count; i++) {
         limit = pool->items[i].estimate > limit ? pool->items[i].estimate : limit;
     }
-    /* Keys as the codes estimate them. */
+    /* The key as the codes estimate it. */
     limit = layout->metric == VEX_METRIC_COSINE ? 0.5f * limit : limit;
     limit -= vexi_code_query_offset(query, query->origin_square);
-    count = 0;
-    for (uint32_t first = 0; first < padded; first += BLOCK) {
-        const uint8_t *scales = ranker->center_codes + first / BLOCK * layout->block_size +
-                                (size_t)layout->padded * 4 + BLOCK * sizeof(float);
-        for (uint32_t i = 0; i < BLOCK; i++) {
-            float scale;
-            memcpy(&scale, scales + i * sizeof scale, sizeof scale);
-            if (estimates[first + i] + scale * slack < limit) {
-                picks[count++] = first + i;
+    uint32_t count = 0;
+    for (uint32_t first = 0; first < block_count; first += CHUNK_BLOCKS) {
+        uint32_t masks[CHUNK_BLOCKS];
+        uint32_t blocks = block_count - first < CHUNK_BLOCKS ? block_count - first : CHUNK_BLOCKS;
+        kernels->scan_codes(ranker->center_codes + first * layout->block_size, blocks,
+                            layout->padded, query->table, query->unit, query->base, limit, masks);
+        for (uint32_t b = 0; b < blocks; b++) {
+            for (uint32_t mask = masks[b]; mask != 0; mask &= mask - 1) {
+                uint32_t list = (first + b) * BLOCK + (uint32_t)__builtin_ctz(mask);
+                if (list < list_count && estimates[list] < INFINITY) {
+                    picks[count++] = list;
+                }
             }
         }
     }
@@ -157,14 +162,13 @@ uint32_t vexi_ivf_rank_coded(vexi_ivf_ranker *ranker, const vexi_code_query *que
     if (wanted == 0) {
         return 0;
     }
-    float slack = vexi_code_query_slack(query, ranker->center_error, query->origin_square, false);
-    if (list_count <= EXACT_LISTS || wanted > list_count / 2 || !isfinite(slack)) {
+    if (list_count <= EXACT_LISTS || wanted > list_count / 2 || !isfinite(query->square)) {
         for (uint32_t i = 0; i < list_count; i++) {
             lists[i] = i;
         }
         compare(ranker, query, lists, list_count);
     } else {
-        compare_coded(ranker, query, wanted, slack, lists);
+        compare_coded(ranker, query, wanted, lists);
     }
     vexi_code_sort(pool->items, pool->count, wanted);
     for (uint32_t i = 0; i < wanted; i++) {

@@ -2,8 +2,8 @@
  *
  * Rows bypass the log: they are read in batches, gathered up to a segment's size, clustered,
  * written as segments, and one Delta version names them all. So an import is whole or nothing, and
- * what it needs in memory is one segment's rows and its two files, whatever the size of the input,
- * plus about one byte a row for the filter below.
+ * what it needs in memory is one segment's rows and the larger of its two files, whatever the size
+ * of the input, plus about two bytes a row for the filter below.
  *
  * Rows replace older ones of their id: those that are in memtables when the import commits are
  * flushed first; rows written meanwhile are newer than the import. Of two rows with one id in the
@@ -19,14 +19,17 @@
 #include "store/disk.h"
 
 enum { BATCH_ROWS = 4096, FILTER_PROBES = 4, FILTER_BITS_PER_ROW = 12 };
+#define SEGMENT_SIZE_MAX (UINT64_C(16) << 30)
 
 typedef struct import_run {
     vexi_lake *lake;
     vexi_table *table;
     const vex_import_options *options;
-    uint64_t rows_done;
+    uint64_t segment_size_bytes;
+    uint64_t rows_done;  /* in finished segments */
+    uint64_t rows_total; /* of the file being read; 0: not known */
 
-    /* The segment being gathered: copies, in `arena`. */
+    /* The segment being gathered: its rows, and copies of what they point at in `arena`. */
     vexi_arena arena;
     vexi_row *rows;
     size_t row_count;
@@ -49,11 +52,12 @@ typedef struct import_run {
     uint64_t ids_row;
 } import_run;
 
-static void progress(const import_run *run, uint64_t rows_total, uint32_t phase) {
+/* rows: how many of the gathered ones have passed this phase. */
+static void progress(const import_run *run, uint32_t phase, uint64_t rows) {
     vex_progress *p = run->options->progress;
     if (p != NULL) {
-        __atomic_store_n(&p->rows_done, run->rows_done + run->row_count, __ATOMIC_RELAXED);
-        __atomic_store_n(&p->rows_total, rows_total, __ATOMIC_RELAXED);
+        __atomic_store_n(&p->rows_done, run->rows_done + rows, __ATOMIC_RELAXED);
+        __atomic_store_n(&p->rows_total, run->rows_total, __ATOMIC_RELAXED);
         __atomic_store_n(&p->phase, phase, __ATOMIC_RELAXED);
     }
 }
@@ -174,12 +178,18 @@ static vex_status resolve_duplicates(import_run *run, const vexi_row **live, siz
 /* ---- Gathering --------------------------------------------------------------------------------
  */
 
+static vex_status build_step(void *context, double share, vex_error *err) {
+    const import_run *run = context;
+    progress(run, 1, (uint64_t)(share * (double)run->row_count));
+    return check_cancel(run, err);
+}
+
 static vex_status segment_finish(import_run *run, vex_error *err) {
     if (run->row_count == 0) {
         return VEX_OK;
     }
     const vexi_env *env = run->lake->core->env;
-    progress(run, 0, 1);
+    progress(run, 1, 0);
     void *segments = run->segments;
     VEX_TRY(vexi_grow(env, &segments, &run->segment_capacity, run->segment_count,
                       run->segment_count + 1, sizeof *run->segments, err));
@@ -191,8 +201,9 @@ static vex_status segment_finish(import_run *run, vex_error *err) {
     size_t live_count;
     vex_status status = resolve_duplicates(run, live, &live_count, err);
     if (status == VEX_OK) {
-        status = segment_build(run->table, live, live_count, &run->segments[run->segment_count],
-                               &run->adds, err);
+        segment_hooks hooks = {.step = build_step, .context = run};
+        status = segment_build_with(run->table, live, live_count, &hooks,
+                                    &run->segments[run->segment_count], &run->adds, err);
     }
     if (status == VEX_OK) {
         run->segment_count++;
@@ -202,9 +213,28 @@ static vex_status segment_finish(import_run *run, vex_error *err) {
     run->row_count = 0;
     run->gathered_bytes = 0;
     vexi_arena_deinit(&run->arena);
-    run->rows = NULL;
-    run->row_capacity = 0;
     return status;
+}
+
+/* Room for one more row: at first for as many as the file still has and the segment will take, so
+ * that a large segment's rows are not moved about. */
+static vex_status rows_reserve(import_run *run, uint64_t rows_left, vex_error *err) {
+    if (run->row_count < run->row_capacity) {
+        return VEX_OK;
+    }
+    size_t wanted = run->row_count + 1;
+    if (run->row_capacity == 0) {
+        uint64_t row_size =
+            sizeof *run->rows + run->table->schema->schema.dimension * sizeof(float);
+        uint64_t fits = run->segment_size_bytes / row_size + 1;
+        uint64_t rows = rows_left < fits ? rows_left : fits;
+        wanted = rows > BATCH_ROWS ? (size_t)rows : BATCH_ROWS;
+    }
+    void *rows = run->rows;
+    VEX_TRY(vexi_grow(run->lake->core->env, &rows, &run->row_capacity, run->row_count, wanted,
+                      sizeof *run->rows, err));
+    run->rows = rows;
+    return VEX_OK;
 }
 
 static bool copy_string(vexi_arena *arena, vex_string *value) {
@@ -218,21 +248,10 @@ static bool copy_string(vexi_arena *arena, vex_string *value) {
 /* Copy one row of the source into the gathered segment. map[c]: the file's column for schema column
  * c, or UINT32_MAX. */
 static vex_status gather_row(import_run *run, const vexi_row *row, const uint32_t *map,
-                             vex_error *err) {
+                             uint64_t rows_left, vex_error *err) {
     const vexi_schema *schema = &run->table->schema->schema;
     vexi_arena *arena = &run->arena;
-    if (run->row_count == run->row_capacity) {
-        size_t capacity = run->row_capacity == 0 ? BATCH_ROWS : run->row_capacity * 2;
-        vexi_row *rows = vexi_arena_array(arena, capacity, sizeof *rows);
-        if (rows == NULL) {
-            return vexi_no_memory(err, capacity * sizeof *rows);
-        }
-        if (run->row_count > 0) {
-            memcpy(rows, run->rows, run->row_count * sizeof *rows);
-        }
-        run->rows = rows;
-        run->row_capacity = capacity;
-    }
+    VEX_TRY(rows_reserve(run, rows_left, err));
     size_t vector_size = schema->dimension * sizeof(float);
     vexi_row *copy = &run->rows[run->row_count];
     *copy = *row;
@@ -322,7 +341,7 @@ static vex_status map_columns(const vexi_schema *schema, const vexi_row_source_i
 }
 
 static vex_status import_rows(import_run *run, vexi_row_source *source, const uint32_t *map,
-                              uint64_t rows_total, vex_error *err) {
+                              vex_error *err) {
     const vexi_schema *schema = &run->table->schema->schema;
     vexi_arena arena;
     vexi_arena_init(&arena, run->lake->core->env);
@@ -344,12 +363,13 @@ static vex_status import_rows(import_run *run, vexi_row_source *source, const ui
                                        (unsigned long long)file_row);
                 break;
             }
-            status = gather_row(run, &rows[i], map, err);
-            if (status == VEX_OK && run->gathered_bytes >= run->lake->config.segment_size_bytes) {
+            uint64_t left = run->rows_total > file_row ? run->rows_total - file_row : 0;
+            status = gather_row(run, &rows[i], map, left, err);
+            if (status == VEX_OK && run->gathered_bytes >= run->segment_size_bytes) {
                 status = segment_finish(run, err);
             }
         }
-        progress(run, rows_total, 0);
+        progress(run, 0, run->row_count);
         vexi_arena_deinit(&arena);
     }
     vexi_arena_deinit(&arena);
@@ -392,7 +412,8 @@ static vex_status import_file(import_run *run, vexi_disk *disk, vex_string name,
         status = map_columns(&run->table->schema->schema, &info, map, err);
     }
     if (status == VEX_OK) {
-        status = import_rows(run, source, map, info.row_count, err);
+        run->rows_total = info.row_count;
+        status = import_rows(run, source, map, err);
     }
     vexi_row_source_close(source);
     disk->ops->unmap(disk, &ids);
@@ -428,7 +449,8 @@ static vex_status import_ids_next(void *context, bool *more, vex_string *id, uin
 }
 
 static vex_status import_commit(import_run *run, vex_error *err) {
-    progress(run, run->rows_done, 2);
+    run->rows_total = run->rows_done;
+    progress(run, 2, 0);
     VEX_TRY(check_cancel(run, err));
     vexi_table *table = run->table;
     /* Rows acknowledged so far are older than the import. So are those whose outcome is unknown: a
@@ -460,7 +482,16 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
     }
     VEX_TRY(vexi_name_check(name, err));
     const vexi_env *env = lake->core->env;
-    import_run run = {.lake = lake, .options = options};
+    import_run run = {.lake = lake,
+                      .options = options,
+                      .segment_size_bytes = options->segment_size_bytes != 0
+                                                ? options->segment_size_bytes
+                                                : lake->config.segment_size_bytes};
+    if (run.segment_size_bytes > SEGMENT_SIZE_MAX) {
+        return vexi_fail(err, VEX_INVALID, "segments of %llu bytes; at most %llu are possible",
+                         (unsigned long long)run.segment_size_bytes,
+                         (unsigned long long)SEGMENT_SIZE_MAX);
+    }
     vexi_arena_init(&run.arena, env);
     vexi_arena_init(&run.adds, env);
     bool existed = vexi_lake_table(lake, name, &run.table, NULL) == VEX_OK;
@@ -494,6 +525,7 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
         }
     }
     vexi_free(env, run.segments);
+    vexi_free(env, run.rows);
     vexi_free(env, run.filter);
     vexi_arena_deinit(&run.arena);
     vexi_arena_deinit(&run.adds);

@@ -1,6 +1,7 @@
 #include "table/segment_graph.h"
 
 #include "base/guard.h"
+#include "index/graph.h"
 #include "table/segment_internal.h"
 
 /* Checksums are compared in steps of so many blocks (64 KiB each), so that a close waits for one.
@@ -124,6 +125,12 @@ static vex_status graph_open(const vexi_segment *segment, const char *name, uint
         status = status == VEX_OK ? status : vexi_prefix(err, status, "%s", name);
     }
     const vexi_graph_file *file = &graph->file;
+    vexi_graph_layout layout =
+        vexi_graph_layout_of(segment->metric, segment->dimension, file->degree);
+    if (status == VEX_OK &&
+        (file->padded != layout.padded || file->node_size != layout.node_size)) {
+        status = vexi_fail(err, VEX_UNSUPPORTED, "%s: nodes of another layout", name);
+    }
     if (status == VEX_OK &&
         (strcmp(file->segment, segment->index.segment) != 0 ||
          file->index_head_crc != segment->index_head_crc || file->metric != segment->metric ||
