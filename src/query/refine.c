@@ -23,7 +23,7 @@ enum { INSERT_MAX = 64 };
 typedef struct candidate {
     double distance;
     vexi_place place;
-    const uint8_t *vector;
+    bool done; /* the distance is there */
     vex_string id;
 } candidate;
 
@@ -83,59 +83,55 @@ typedef struct distance_job {
     vex_metric metric;
     uint32_t dimension;
     const float *query;
-    candidate *items;
+    const uint8_t *const *vectors;
     size_t count;
-    volatile size_t at; /* item under way: read after a fault */
+    double *distances;
 } distance_job;
 
 static vex_status distance_run(void *argument, vex_error *err) {
     (void)err;
     distance_job *job = argument;
-    for (size_t i = 0; i < job->count; i++) {
-        candidate *item = &job->items[i];
-        job->at = i;
-        /* + 0.0 makes -0.0, which prints oddly, an ordinary zero. */
-        item->distance = vexi_distance(job->metric, job->query, item->vector, job->dimension) + 0.0;
-    }
+    vexi_distances(job->metric, job->query, job->vectors, job->count, job->dimension,
+                   job->distances);
     return VEX_OK;
 }
 
-/* Distances of candidates of any sources. */
+/* Distances of candidates of any sources, those of one together. `done` of each is false. */
 static vex_status distances_compute(const vexi_view *view, const float *query, candidate *items,
                                     size_t count, vexi_arena *arena, uint32_t *failed_source,
                                     vex_error *err) {
     uint64_t *rows = vexi_arena_array(arena, count, sizeof *rows);
     size_t *at = vexi_arena_array(arena, count, sizeof *at);
     const uint8_t **vectors = vexi_arena_array(arena, count, sizeof *vectors);
-    if (rows == NULL || at == NULL || vectors == NULL) {
+    double *distances = vexi_arena_array(arena, count, sizeof *distances);
+    if (rows == NULL || at == NULL || vectors == NULL || distances == NULL) {
         return vexi_no_memory(err, count * sizeof *rows);
     }
+    size_t first = 0; /* not done yet */
     for (size_t done = 0; done < count;) {
-        /* All of one source together: that of the first without a vector. */
-        size_t part = 0;
-        size_t first = 0;
-        while (items[first].vector != NULL) {
+        while (items[first].done) {
             first++;
         }
-        uint32_t source = items[first].place.source;
+        uint32_t number = items[first].place.source;
+        const vexi_source *source = &view->sources[number];
+        size_t part = 0;
         for (size_t i = first; i < count; i++) {
-            if (items[i].place.source == source) {
+            if (items[i].place.source == number) {
                 at[part] = i;
                 rows[part++] = items[i].place.row;
             }
         }
-        *failed_source = source;
-        VEX_TRY(vexi_source_vectors(&view->sources[source], rows, part, arena, vectors, err));
+        *failed_source = number;
+        VEX_TRY(vexi_source_vectors(source, rows, part, arena, vectors, err));
+        distance_job job = {
+            view->schema->metric, view->schema->dimension, query, vectors, part, distances};
+        VEX_TRY(vexi_guard_run(distance_run, &job, vexi_source_name(source), err));
         for (size_t i = 0; i < part; i++) {
-            items[at[i]].vector = vectors[i];
+            /* + 0.0 makes -0.0, which prints oddly, an ordinary zero. */
+            items[at[i]].distance = distances[i] + 0.0;
+            items[at[i]].done = true;
         }
         done += part;
-    }
-    distance_job job = {view->schema->metric, view->schema->dimension, query, items, count, 0};
-    vex_status status = vexi_guard_run(distance_run, &job, "segment", err);
-    if (status != VEX_OK) {
-        *failed_source = items[job.at].place.source;
-        return vexi_prefix(err, status, "%s", vexi_source_name(&view->sources[*failed_source]));
     }
     *failed_source = VEXI_PLACE_NONE;
     return VEX_OK;
