@@ -18,8 +18,8 @@
 
 #define SLICE       128u
 #define ORIGIN_ROWS 65536u
-#define REFINE_EF   80u
-#define ROUNDS      1u
+#define REFINE_EF   120u
+#define ROUNDS      2u
 #define WALK_ITEMS  384u
 
 /* ---- Slices ---------------------------------------------------------------------------------- */
@@ -173,11 +173,11 @@ static uint32_t list_get(const vexi_graph_builder *builder, uint32_t row, vexi_g
 
 static vex_status prune_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
                              uint32_t count, void *argument) {
-    float alpha = *(const float *)argument;
+    (void)argument;
     for (uint32_t row = first; row < first + count; row++) {
         uint32_t items = list_get(builder, row, worker->items);
         uint32_t selected =
-            vexi_graph_prune(builder, row, worker->items, &items, alpha, worker->left);
+            vexi_graph_prune(builder, row, worker->items, &items, false, worker->left);
         list_set(builder, row, worker->items, selected, items);
     }
     return VEX_OK;
@@ -187,7 +187,6 @@ static vex_status prune_step(vexi_graph_builder *builder, vexi_graph_worker *wor
 typedef struct reverse {
     uint64_t *first; /* row_count + 1 */
     vexi_graph_item *items;
-    float alpha;
 } reverse;
 
 static vex_status reverse_make(vexi_graph_builder *builder, reverse *r, vex_error *err) {
@@ -241,7 +240,7 @@ static vex_status link_step(vexi_graph_builder *builder, vexi_graph_worker *work
             worker->items[items++] = r->items[from + i];
         }
         uint32_t selected =
-            vexi_graph_prune(builder, row, worker->items, &items, r->alpha, worker->left);
+            vexi_graph_prune(builder, row, worker->items, &items, true, worker->left);
         list_set(builder, row, worker->items, selected, items);
         uint32_t *neighbours =
             (uint32_t *)(void *)(builder->nodes + (size_t)row * layout->node_size +
@@ -256,7 +255,7 @@ static vex_status link_step(vexi_graph_builder *builder, vexi_graph_worker *work
 
 static vex_status find_step(vexi_graph_builder *builder, vexi_graph_worker *worker, uint32_t first,
                             uint32_t count, void *argument) {
-    float alpha = *(const float *)argument;
+    (void)argument;
     vexi_code_layout layout = vexi_code_layout_of(VEX_METRIC_L2, builder->dimension, 1);
     for (uint32_t row = first; row < first + count; row++) {
         vexi_code_query query;
@@ -281,14 +280,14 @@ static vex_status find_step(vexi_graph_builder *builder, vexi_graph_worker *work
         }
         items += list_get(builder, row, worker->items + items);
         uint32_t selected =
-            vexi_graph_prune(builder, row, worker->items, &items, alpha, worker->left);
+            vexi_graph_prune(builder, row, worker->items, &items, false, worker->left);
         list_set(builder, row, worker->items, selected, items);
     }
     return VEX_OK;
 }
 
-static vex_status link_rows(vexi_graph_builder *builder, float alpha, double part, vex_error *err) {
-    reverse r = {.alpha = alpha};
+static vex_status link_rows(vexi_graph_builder *builder, double part, vex_error *err) {
+    reverse r = {0};
     vex_status status = reverse_make(builder, &r, err);
     if (status == VEX_OK) {
         status = vexi_graph_run(builder, builder->row_count, SLICE, link_step, &r, part, err);
@@ -444,12 +443,11 @@ static vex_status build(vexi_graph_builder *builder, const float *const *rows, v
     vexi_rotate(builder->rotation, builder->origin, (float *)(uintptr_t)builder->graph->origin);
     VEX_TRY(make_entries(builder, builder->workers[0].values, err));
     VEX_TRY(vexi_graph_seed(builder, err));
-    float alpha = 1.0f;
-    VEX_TRY(vexi_graph_run(builder, count, SLICE, prune_step, &alpha, 0.08, err));
-    VEX_TRY(link_rows(builder, alpha, 0.15, err));
+    VEX_TRY(vexi_graph_run(builder, count, SLICE, prune_step, NULL, 0.08, err));
+    VEX_TRY(link_rows(builder, 0.15, err));
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        VEX_TRY(vexi_graph_run(builder, count, SLICE, find_step, &alpha, 0.4 / ROUNDS, err));
-        VEX_TRY(link_rows(builder, alpha, 0.2 / ROUNDS, err));
+        VEX_TRY(vexi_graph_run(builder, count, SLICE, find_step, NULL, 0.4 / ROUNDS, err));
+        VEX_TRY(link_rows(builder, 0.2 / ROUNDS, err));
     }
     return vexi_graph_connect(builder, err);
 }

@@ -17,7 +17,8 @@ typedef struct vexi_graph_item {
 
 struct vexi_graph_scratch {
     const vexi_env *env;
-    vexi_graph_item *beam;
+    float *beam_keys;
+    uint32_t *beam_rows;
     size_t beam_capacity;
     uint64_t *seen;    /* by row; all zero between searches, unless dirty */
     size_t seen_size;  /* words */
@@ -37,6 +38,11 @@ static inline const uint32_t *vexi_graph_neighbours(const vexi_graph *graph, uin
     return (const uint32_t *)(const void *)(graph->nodes + (size_t)row * graph->layout.node_size +
                                             graph->layout.neighbours_offset);
 }
+
+/* A search that does not expand one row: as if it were not in the graph. */
+void vexi_graph_search_around(const vexi_graph *graph, const vexi_code_query *query, uint32_t ef,
+                              uint32_t around, vexi_graph_scratch *scratch, vexi_topk *topk,
+                              vexi_graph_result *result);
 
 /* ---- Building -------------------------------------------------------------------------------- */
 
@@ -98,10 +104,10 @@ vex_status vexi_graph_seed(vexi_graph_builder *builder, vex_error *err);
 
 /* graph_prune.c: order the candidates by distance (ties at random) without `row` and repetitions,
  * and put those to the front that the neighbourhood rule selects (at most degree), in order, then
- * the others, the nearest first. Returns how many were selected; *count: how many there are. left:
- * room for as many items. */
+ * the others, the nearest first. Returns how many were selected; *count: how many there are. fill:
+ * relax the rule until all slots are taken, if that many remain. left: room for as many items. */
 uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
-                          uint32_t *count, float alpha, vexi_graph_item *left);
+                          uint32_t *count, bool fill, vexi_graph_item *left);
 
 /* graph_connect.c: make every row reachable from the entries. */
 vex_status vexi_graph_connect(vexi_graph_builder *builder, vex_error *err);

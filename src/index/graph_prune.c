@@ -2,7 +2,13 @@
  *
  * The relative neighbourhood rule, as in HNSW and NSG: going through the candidates from near to
  * far, one is taken unless a row taken before is nearer to it than the node is, for then the walk
- * gets there by that row. What is left fills the slots that a block of codes has anyhow. */
+ * gets there by that row. Somewhat nearer, by a factor: edges that are nearly needed help where the
+ * estimates err (DiskANN's alpha, Subramanya et al. 2019). A block of codes has all its slots
+ * anyhow, so further passes with larger factors fill them with those of the others that lead
+ * elsewhere most, as SymphonyQG does by angles.
+ *
+ * On 50,000 x 128 (SIFT), recall at 42 hops: factor 1 and the nearest others 0.954, 1.1 0.963, 1.2
+ * 0.963, 1.35 0.960, 1.6 0.952; 1.1 with further passes 0.968. */
 #include <string.h>
 
 #include "index/graph_internal.h"
@@ -74,9 +80,37 @@ float vexi_graph_between(const vexi_graph_builder *builder, uint32_t a, uint32_t
     return out;
 }
 
-uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
-                          uint32_t *count, float alpha, vexi_graph_item *left) {
+typedef struct selection {
+    const vexi_graph_builder *builder;
+    const uint8_t *vectors[VEXI_GRAPH_DEGREE_MAX];
+    float extras[VEXI_GRAPH_DEGREE_MAX];
+    uint32_t count;
+} selection;
+
+/* True if a selected row is nearer to the item than the node is, by the factor (of squares). */
+static bool is_occluded(const selection *s, const vexi_graph_item *item, float factor) {
+    const vexi_graph_builder *builder = s->builder;
     const vexi_kernels *kernels = vexi_kernels_get();
+    bool occluded = false;
+    for (uint32_t j = 0; j < s->count && !occluded; j += GROUP) {
+        float between[GROUP];
+        uint32_t group = s->count - j < GROUP ? s->count - j : GROUP;
+        kernels->l2_rows(builder->vectors[item->row], s->vectors + j, group, builder->dimension,
+                         between);
+        for (uint32_t g = 0; g < group; g++) {
+            if (builder->extras != NULL) {
+                float difference = builder->extras[item->row] - s->extras[j + g];
+                between[g] += difference * difference;
+            }
+            occluded |= between[g] * factor < item->key;
+        }
+    }
+    return occluded;
+}
+
+uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
+                          uint32_t *count, bool fill, vexi_graph_item *left) {
+    static const float factors[] = {1.1f, 1.25f, 1.55f, 2.2f};
     uint32_t total = distinct(items, *count, row);
     sort(items, total, row);
     for (uint32_t i = 0; i < total; i++) {
@@ -87,41 +121,25 @@ uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_
             __builtin_prefetch(vector + j);
         }
     }
-    const uint8_t *vectors[VEXI_GRAPH_DEGREE_MAX];
-    float extras[VEXI_GRAPH_DEGREE_MAX];
-    uint32_t selected = 0;
-    uint32_t left_count = 0;
-    for (uint32_t i = 0; i < total && selected < builder->degree; i++) {
-        vexi_graph_item item = items[i];
-        const float *vector = builder->vectors[item.row];
-        float limit = item.key;
-        bool occluded = false;
-        for (uint32_t j = 0; j < selected && !occluded; j += GROUP) {
-            float between[GROUP];
-            uint32_t group = selected - j < GROUP ? selected - j : GROUP;
-            kernels->l2_rows(vector, vectors + j, group, builder->dimension, between);
-            for (uint32_t g = 0; g < group; g++) {
-                if (builder->extras != NULL) {
-                    float difference = builder->extras[item.row] - extras[j + g];
-                    between[g] += difference * difference;
-                }
-                occluded |= between[g] * alpha < limit;
+    selection s = {.builder = builder};
+    memcpy(left, items, total * sizeof *items);
+    uint32_t left_count = total;
+    uint32_t passes = fill ? (uint32_t)(sizeof factors / sizeof *factors) : 1;
+    for (uint32_t pass = 0; pass < passes && s.count < builder->degree; pass++) {
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < left_count; i++) {
+            vexi_graph_item item = left[i];
+            if (s.count == builder->degree || is_occluded(&s, &item, factors[pass])) {
+                left[kept++] = item;
+                continue;
             }
+            s.vectors[s.count] = (const uint8_t *)builder->vectors[item.row];
+            s.extras[s.count] = builder->extras == NULL ? 0 : builder->extras[item.row];
+            items[s.count++] = item;
         }
-        if (occluded) {
-            left[left_count++] = item;
-            continue;
-        }
-        vectors[selected] = (const uint8_t *)vector;
-        extras[selected] = builder->extras == NULL ? 0 : builder->extras[item.row];
-        items[selected++] = item; /* never ahead of i */
-        if (selected == builder->degree) {
-            while (++i < total) {
-                left[left_count++] = items[i];
-            }
-        }
+        left_count = kept;
     }
-    memcpy(items + selected, left, left_count * sizeof *items);
+    memcpy(items + s.count, left, left_count * sizeof *items);
     *count = total;
-    return selected;
+    return s.count;
 }

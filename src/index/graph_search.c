@@ -21,11 +21,14 @@
 
 #define EXPANDED ((uint32_t)1 << 31)
 #define HIDDEN   ((uint32_t)1 << 30)
+#define FETCHED  ((uint32_t)1 << 29)
 #define ROW      (VEXI_GRAPH_ROWS_MAX - 1)
+#define WINDOW   32u
 
 #define CACHE_LINE   64u
 #define PREFETCH_MAX 4096u
 #define ENTRY_STARTS 4u
+#define AHEAD        6u /* nodes fetched before they are expanded */
 /* Places beyond ef for hidden rows that are walked through. */
 #define HIDDEN_FACTOR 4u
 
@@ -81,8 +84,11 @@ static void seen_clear(seen_rows *seen, uint32_t row_count) {
 
 /* ---- Beam ------------------------------------------------------------------------------------ */
 
+/* Keys and rows lie in arrays of their own, so that the place of a key is found by comparing whole
+ * registers: a binary search costs a mispredicted branch, or a load's latency, a step. */
 typedef struct beam {
-    vexi_graph_item *items; /* ascending */
+    float *keys;    /* ascending; WINDOW more beyond `count` are infinite */
+    uint32_t *rows; /* with flags */
     uint32_t count;
     uint32_t capacity;
     uint32_t next;    /* the first that is not expanded, or count */
@@ -91,52 +97,77 @@ typedef struct beam {
     float limit; /* keys must be below */
 } beam;
 
+static inline void beam_drop(beam *b) {
+    b->count--;
+    b->keys[b->count] = INFINITY;
+    b->allowed -= (b->rows[b->count] & HIDDEN) == 0;
+}
+
 /* Put an item, known to be below the limit, behind those not above it. */
 static inline void beam_insert(beam *b, float key, uint32_t row, bool filtered) {
-    uint32_t low = 0;
-    uint32_t length = b->count;
-    while (length > 0) {
-        uint32_t half = length / 2;
-        bool right = b->items[low + half].key <= key;
-        low = right ? low + half + 1 : low;
-        length = right ? length - half - 1 : half;
+    uint32_t at = 0;
+    while (at + WINDOW <= b->count && b->keys[at + WINDOW - 1] <= key) {
+        at += WINDOW;
     }
-    uint32_t moved = b->count - low;
+    uint32_t lower = 0;
+    for (uint32_t i = 0; i < WINDOW; i++) {
+        lower += b->keys[at + i] <= key;
+    }
+    at += lower;
     if (b->count == b->capacity) {
-        if (filtered && (b->items[b->count - 1].row & HIDDEN) == 0) {
-            b->allowed--;
+        if (filtered) {
+            b->allowed -= (b->rows[b->count - 1] & HIDDEN) == 0;
         }
-        moved--;
         b->count--;
     }
-    memmove(b->items + low + 1, b->items + low, moved * sizeof *b->items);
-    b->items[low] = (vexi_graph_item){.key = key, .row = row};
+    size_t moved = b->count - at;
+    memmove(b->keys + at + 1, b->keys + at, moved * sizeof *b->keys);
+    memmove(b->rows + at + 1, b->rows + at, moved * sizeof *b->rows);
+    b->keys[at] = key;
+    b->rows[at] = row;
     b->count++;
-    b->next = low < b->next ? low : b->next;
+    b->next = at < b->next ? at : b->next;
     if (filtered) {
         b->allowed += (row & HIDDEN) == 0;
         while (b->allowed > b->ef ||
-               (b->allowed == b->ef && (b->items[b->count - 1].row & HIDDEN) != 0)) {
-            b->count--;
-            b->allowed -= (b->items[b->count].row & HIDDEN) == 0;
+               (b->allowed == b->ef && (b->rows[b->count - 1] & HIDDEN) != 0)) {
+            beam_drop(b);
         }
         b->next = b->next < b->count ? b->next : b->count;
         if (b->allowed == b->ef || b->count == b->capacity) {
-            b->limit = b->items[b->count - 1].key;
+            b->limit = b->keys[b->count - 1];
         }
     } else if (b->count == b->capacity) {
-        b->limit = b->items[b->count - 1].key;
+        b->limit = b->keys[b->count - 1];
     }
 }
 
 /* Take the first item that is not expanded. */
 static inline uint32_t beam_take(beam *b) {
-    uint32_t row = b->items[b->next].row & ROW;
-    b->items[b->next].row |= EXPANDED;
+    uint32_t row = b->rows[b->next] & ROW;
+    b->rows[b->next] |= EXPANDED;
     do {
         b->next++;
-    } while (b->next < b->count && (b->items[b->next].row & EXPANDED) != 0);
+    } while (b->next < b->count && (b->rows[b->next] & EXPANDED) != 0);
     return row;
+}
+
+/* Fetch the nodes that will be expanded next, as far as they are known. */
+static inline void prefetch_next(const vexi_graph *graph, beam *b, const seen_rows *seen) {
+    uint32_t ahead = 0;
+    for (uint32_t i = b->next; i < b->count && ahead < AHEAD; i++) {
+        uint32_t row = b->rows[i];
+        if ((row & EXPANDED) != 0) {
+            continue;
+        }
+        ahead++;
+        if ((row & FETCHED) == 0) {
+            b->rows[i] |= FETCHED;
+            if (!seen_has(seen, row & ROW)) {
+                prefetch(graph, row & ROW);
+            }
+        }
+    }
 }
 
 /* ---- Walking --------------------------------------------------------------------------------- */
@@ -201,8 +232,24 @@ typedef struct walk_input {
     uint32_t out_capacity;
     const float *extras; /* inner product: see graph_build.c */
     float extra;
-    uint32_t self; /* the row looked for */
+    uint32_t around; /* a row that is not expanded; UINT32_MAX: none */
 } walk_input;
+
+/* Bit i: value i of a block is below the limit. */
+static inline uint32_t below(const float *block, float limit) {
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < VEXI_CODE_BLOCK_ROWS; i++) {
+        mask |= (uint32_t)(block[i] < limit) << i;
+    }
+    return mask;
+}
+
+/* What inner product has besides -2 <q, x> in the space that the graph is built in. */
+static void add_extras(const walk_input *in, const uint32_t *numbers, float *block) {
+    for (uint32_t i = 0; i < VEXI_CODE_BLOCK_ROWS; i++) {
+        block[i] -= 2.0f * in->extra * in->extras[numbers[i]];
+    }
+}
 
 static inline uint32_t flags_of(const walk_input *in, uint32_t row, bool filtered) {
     return filtered && vexi_bitmap_get(in->hidden, row) ? HIDDEN : 0;
@@ -221,10 +268,14 @@ __attribute__((always_inline)) static inline vexi_graph_result walk(const walk_i
     ef = ef > 0 ? ef : 1;
     size_t capacity = filtered ? (size_t)ef * HIDDEN_FACTOR : ef;
     capacity = capacity < scratch->beam_capacity ? capacity : scratch->beam_capacity;
-    beam b = {.items = scratch->beam,
+    beam b = {.keys = scratch->beam_keys,
+              .rows = scratch->beam_rows,
               .capacity = (uint32_t)capacity,
               .ef = ef < (uint32_t)capacity ? ef : (uint32_t)capacity,
               .limit = INFINITY};
+    for (uint32_t i = 0; i < b.capacity + WINDOW; i++) {
+        b.keys[i] = INFINITY;
+    }
     seen_rows seen = {.words = scratch->seen, .touched = scratch->touched};
     if (scratch->dirty) { /* a search over a mapping ended in a fault */
         memset(scratch->seen, 0, scratch->seen_size * sizeof *scratch->seen);
@@ -239,6 +290,9 @@ __attribute__((always_inline)) static inline vexi_graph_result walk(const walk_i
         factor = query->to_scan > 0 ? 0.5f / query->to_scan : 0.0f;
     }
 
+    if (in->around < row_count) {
+        seen_add(&seen, in->around);
+    }
     uint32_t starts[ENTRY_STARTS];
     uint32_t start_count = choose_entries(graph, kernels, query, estimates, starts);
     result.row_count += graph->entry_count;
@@ -260,16 +314,13 @@ __attribute__((always_inline)) static inline vexi_graph_result walk(const walk_i
         if (seen_add(&seen, row)) {
             continue;
         }
-        if (b.next < b.count) {
-            prefetch(graph, b.items[b.next].row & ROW);
-        }
         const uint8_t *node = graph->nodes + (size_t)row * layout->node_size;
         float key = exact_key(graph, kernels, query, row);
         kernels->estimate_codes(node + layout->blocks_offset, degree / VEXI_CODE_BLOCK_ROWS,
                                 layout->padded, query->table, query->unit, query->base, estimates);
         result.hop_count++;
         if (building) {
-            if (row != in->self && result.found < in->out_capacity) {
+            if (result.found < in->out_capacity) {
                 float full = key;
                 if (in->extras != NULL) {
                     full -= 2.0f * in->extra * in->extras[row];
@@ -285,20 +336,26 @@ __attribute__((always_inline)) static inline vexi_graph_result walk(const walk_i
         }
         const uint32_t *neighbours =
             (const uint32_t *)(const void *)(node + layout->neighbours_offset);
-        for (uint32_t i = 0; i < degree; i++) {
-            float estimate = estimates[i] + key;
-            uint32_t neighbour = neighbours[i];
-            if (building && in->extras != NULL && neighbour < row_count) {
-                estimate -= 2.0f * in->extra * in->extras[neighbour];
+        for (uint32_t first = 0; first < degree; first += VEXI_CODE_BLOCK_ROWS) {
+            float *block = estimates + first;
+            const uint32_t *numbers = neighbours + first;
+            for (uint32_t i = 0; i < VEXI_CODE_BLOCK_ROWS; i++) {
+                block[i] += key;
             }
-            if (!(estimate < b.limit) || neighbour >= row_count || seen_has(&seen, neighbour)) {
-                continue;
+            if (building && in->extras != NULL) {
+                add_extras(in, numbers, block);
             }
-            beam_insert(&b, estimate, neighbour | flags_of(in, neighbour, filtered), filtered);
+            uint32_t mask = below(block, b.limit);
+            for (; mask != 0; mask &= mask - 1) {
+                uint32_t i = (uint32_t)__builtin_ctz(mask);
+                uint32_t neighbour = numbers[i];
+                if (block[i] < b.limit && neighbour < row_count && !seen_has(&seen, neighbour)) {
+                    beam_insert(&b, block[i], neighbour | flags_of(in, neighbour, filtered),
+                                filtered);
+                }
+            }
         }
-        if (b.next < b.count) {
-            prefetch(graph, b.items[b.next].row & ROW);
-        }
+        prefetch_next(graph, &b, &seen);
     }
     result.row_count += result.hop_count * (degree + 1);
     seen_clear(&seen, row_count);
@@ -316,10 +373,23 @@ void vexi_graph_search(const vexi_graph *graph, const vexi_code_query *query, ui
                      .ef = ef,
                      .scratch = scratch,
                      .topk = topk,
-                     .source = source};
+                     .source = source,
+                     .around = UINT32_MAX};
     if (graph->row_count > 0) {
         *result = hidden == NULL ? walk(&in, false, false) : walk(&in, true, false);
     }
+}
+
+void vexi_graph_search_around(const vexi_graph *graph, const vexi_code_query *query, uint32_t ef,
+                              uint32_t around, vexi_graph_scratch *scratch, vexi_topk *topk,
+                              vexi_graph_result *result) {
+    walk_input in = {.graph = graph,
+                     .query = query,
+                     .ef = ef,
+                     .scratch = scratch,
+                     .topk = topk,
+                     .around = around};
+    *result = walk(&in, false, false);
 }
 
 uint32_t vexi_graph_find(const vexi_graph_builder *builder, const vexi_code_query *query,
@@ -333,7 +403,7 @@ uint32_t vexi_graph_find(const vexi_graph_builder *builder, const vexi_code_quer
                      .out_capacity = capacity,
                      .extras = builder->extras,
                      .extra = builder->extras == NULL ? 0 : builder->extras[row],
-                     .self = row};
+                     .around = row};
     return walk(&in, false, true).found;
 }
 
@@ -361,7 +431,8 @@ void vexi_graph_scratch_destroy(vexi_graph_scratch *scratch) {
         return;
     }
     const vexi_env *env = scratch->env;
-    vexi_free(env, scratch->beam);
+    vexi_free(env, scratch->beam_keys);
+    vexi_free(env, scratch->beam_rows);
     vexi_free(env, scratch->seen);
     vexi_free(env, scratch->touched);
     vexi_free(env, scratch->estimates);
@@ -374,12 +445,17 @@ vex_status vexi_graph_scratch_reserve(vexi_graph_scratch *scratch, uint32_t row_
     ef = ef < row_count ? ef : row_count;
     size_t places = (size_t)(ef > 0 ? ef : 1) * HIDDEN_FACTOR;
     if (places > scratch->beam_capacity) {
-        vexi_graph_item *items = vexi_alloc_array(env, places + 1, sizeof *items);
-        if (items == NULL) {
-            return vexi_no_memory(err, (places + 1) * sizeof *items);
+        float *keys = vexi_alloc_array(env, places + WINDOW, sizeof *keys);
+        uint32_t *rows = vexi_alloc_array(env, places, sizeof *rows);
+        if (keys == NULL || rows == NULL) {
+            vexi_free(env, keys);
+            vexi_free(env, rows);
+            return vexi_no_memory(err, places * (sizeof *keys + sizeof *rows));
         }
-        vexi_free(env, scratch->beam);
-        scratch->beam = items;
+        vexi_free(env, scratch->beam_keys);
+        vexi_free(env, scratch->beam_rows);
+        scratch->beam_keys = keys;
+        scratch->beam_rows = rows;
         scratch->beam_capacity = places;
     }
     size_t words = vexi_bitmap_words(row_count);
