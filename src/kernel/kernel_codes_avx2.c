@@ -33,6 +33,9 @@ typedef struct word_sums {
     __m256i whole[2], odd[2];
 } word_sums;
 
+/* Add up here: gcc regroups sums into trees, whose many terms it then spills to the stack. */
+#define KEEP(sum) __asm__("" : "+x"(sum))
+
 /* 64 dimensions: 256 bytes of codes and of the table. */
 ALWAYS_INLINE void add_64_dimensions(word_sums *sums, const uint8_t *codes, const uint8_t *table) {
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -47,6 +50,10 @@ ALWAYS_INLINE void add_64_dimensions(word_sums *sums, const uint8_t *codes, cons
         sums->whole[1] = _mm256_add_epi16(sums->whole[1], high);
         sums->odd[0] = _mm256_add_epi16(sums->odd[0], _mm256_srli_epi16(low, 8));
         sums->odd[1] = _mm256_add_epi16(sums->odd[1], _mm256_srli_epi16(high, 8));
+        KEEP(sums->whole[0]);
+        KEEP(sums->whole[1]);
+        KEEP(sums->odd[0]);
+        KEEP(sums->odd[1]);
     }
 }
 
