@@ -34,6 +34,9 @@ typedef struct vexi_effort {
 
 vexi_effort vexi_effort_of(const vexi_view *view, uint32_t source,
                            const vexi_search_request *request);
+/* The same for a segment whose graph did not do. */
+vexi_effort vexi_effort_without_graph(const vexi_view *view, uint32_t source,
+                                      const vexi_search_request *request);
 
 /* Whether codes can tell distances of such vectors: squares neither overflow nor vanish. */
 bool vexi_scale_codable(const vexi_query *query, float row_length);
