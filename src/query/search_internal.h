@@ -97,10 +97,10 @@ float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan);
 
 /* Turn the candidates of one query into its k rows: ordered by distance in double, then by id.
  * There are at least k live rows in the sources that `skip` (by source, may be NULL) leaves.
- * places, distances, ids: k; the ids' bytes are in the arena; `work` is reset. */
-vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query,
-                       const vexi_topk *topk, uint32_t k, vexi_arena *arena, vexi_arena *work,
-                       vexi_place *places, double *distances, vex_string *ids,
-                       uint32_t *failed_source, vex_error *err);
+ * places, distances, ids: k; the ids' bytes are in the arena; the topk is sorted, `work` is reset.
+ */
+vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query, vexi_topk *topk,
+                       uint32_t k, vexi_arena *arena, vexi_arena *work, vexi_place *places,
+                       double *distances, vex_string *ids, uint32_t *failed_source, vex_error *err);
 
 #endif
