@@ -168,7 +168,7 @@ class FaissIvf(Faiss):
         import faiss
         if self.lists >= 16384:  # else training alone takes hours
             ivf = faiss.extract_index_ivf(self.index.base_index)
-            ivf.cp.niter, ivf.cp.max_points_per_centroid = 10, 64
+            ivf.cp.niter, ivf.cp.max_points_per_centroid = 8, 48
 
     def __init__(self, lists, codes, factors, routing=""):
         super().__init__(f"IVF{lists}{routing},{codes},RFlat")
