@@ -19,7 +19,7 @@
 #define BLOCK       VEXI_CODE_BLOCK_ROWS
 #define BATCH       64u /* lists compared at a time */
 
-enum { CHUNK_BLOCKS = 64 };
+enum { CHUNK_BLOCKS = 64, GROUP = 16 };
 
 #define EPSILON 0.5f /* deviations of estimates */
 
@@ -67,11 +67,18 @@ static void compare(vexi_ivf_ranker *ranker, const vexi_code_query *query, const
 /* The lists whose estimate is at most `most`, which get an infinite estimate. Returns how many. */
 static uint32_t pick_up_to(float *estimates, uint32_t list_count, float most, uint32_t *picks) {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < list_count; i++) {
-        picks[count] = i; /* count <= i */
-        bool near = estimates[i] <= most;
-        estimates[i] = near ? INFINITY : estimates[i];
-        count += near ? 1 : 0;
+    for (uint32_t first = 0; first < list_count; first += GROUP) {
+        uint32_t end = list_count - first < GROUP ? list_count : first + GROUP, near = 0;
+        for (uint32_t i = first; i < end; i++) {
+            near += estimates[i] <= most ? 1 : 0;
+        }
+        for (uint32_t i = first; near > 0 && i < end; i++) {
+            if (estimates[i] <= most) {
+                picks[count++] = i;
+                estimates[i] = INFINITY;
+                near--;
+            }
+        }
     }
     return count;
 }
