@@ -218,8 +218,8 @@ int query(size_t word_count, char **words) {
         if (!busy) {
             break;
         }
-        if (poll(polls, connection_count, 60000) <= 0) {
-            fail("server", "no reply in a minute");
+        if (poll(polls, connection_count, 300000) <= 0) {
+            fail("server", "no reply in five minutes");
         }
         for (size_t c = 0; c < connection_count; c++) {
             if ((polls[c].revents & POLLOUT) != 0) {

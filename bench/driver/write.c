@@ -163,8 +163,8 @@ int vset(size_t word_count, char **words) {
             polls[c] = (struct pollfd){
                 .fd = at->fd, .events = (short)(at->sent < at->size ? wanted | POLLOUT : wanted)};
         }
-        if (poll(polls, connection_count, 60000) <= 0) {
-            fail("server", "no reply in a minute");
+        if (poll(polls, connection_count, 300000) <= 0) {
+            fail("server", "no reply in five minutes");
         }
         for (size_t c = 0; c < connection_count; c++) {
             if ((polls[c].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {

@@ -58,6 +58,9 @@ def keep():
 
 def main():
     asked = [word for word in sys.argv[1:] if word != "--keep"] or SECTIONS
+    if asked == ["prepare"]:
+        importlib.import_module("prepare").prepare()
+        return
     for name in asked:
         if name not in SECTIONS:
             sys.exit(f"no section {name}; there are {', '.join(SECTIONS)}")

@@ -110,13 +110,17 @@ class Faiss(Peer):
         faiss.omp_set_num_threads(BUILD_THREADS)
         self.index = self._make(rows.shape[1])
         self._prepare()
+        self._prepare_lists(rows)
         if not self.index.is_trained:
-            self.index.train(np.ascontiguousarray(rows[:2_000_000]))
+            self.index.train(np.ascontiguousarray(rows[:1_000_000]))
         for at in range(0, len(rows), 500_000):
             self.index.add(np.ascontiguousarray(rows[at:at + 500_000]))
         faiss.omp_set_num_threads(1)
 
     def _prepare(self):
+        pass
+
+    def _prepare_lists(self, rows):
         pass
 
     def save(self, path):
@@ -164,11 +168,20 @@ class FaissHnsw(Faiss):
 class FaissIvf(Faiss):
     """An IVF over short codes, and the stored float32 rows that refine its candidates."""
 
-    def _prepare(self):
+    def _prepare_lists(self, rows):
+        """Plain training of this many lists takes an hour. So: faiss' own clustering in two levels,
+        then two rounds of Lloyd's algorithm over all lists."""
         import faiss
-        if self.lists >= 16384:  # else training alone takes hours
-            ivf = faiss.extract_index_ivf(self.index.base_index)
-            ivf.cp.niter, ivf.cp.max_points_per_centroid = 10, 64
+        from faiss.contrib.clustering import two_level_clustering
+        if self.lists < 16384:
+            return
+        sample = np.ascontiguousarray(rows[:40 * self.lists])
+        found = two_level_clustering(sample, 128, self.lists, clustering_niter=10)
+        centroids = found[0] if isinstance(found, tuple) else found
+        lloyd = faiss.Kmeans(rows.shape[1], self.lists, niter=2, max_points_per_centroid=40)
+        lloyd.train(sample, init_centroids=centroids)
+        ivf = faiss.extract_index_ivf(self.index.base_index)
+        ivf.quantizer.add(lloyd.centroids)
 
     def __init__(self, lists, codes, factors, routing=""):
         super().__init__(f"IVF{lists}{routing},{codes},RFlat")

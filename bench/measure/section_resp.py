@@ -137,13 +137,17 @@ def redis_side(section, data):
     return speeds if all(speeds.values()) else None
 
 
-def lancedb_side(section):
-    """Its own process: its figures are cached like those of other peers."""
+def lancedb_cached():
+    """Its curve, measured in a process of its own and cached like those of other peers."""
     path = datasets.folder() / "peers" / f"{SET}.lancedb.json"
     if not path.exists():
         found = common.run([sys.executable, "-B", common.ROOT / "bench/measure/peer_lancedb.py", SET])
         path.write_text(found.strip().splitlines()[-1] + "\n")
-    known = json.loads(path.read_text())
+    return json.loads(path.read_text())
+
+
+def lancedb_side(section):
+    known = lancedb_cached()
     speed = peers.qps_at(known["points"], RECALL)
     section.line(f"LanceDB {known['version']} in process, IVF_PQ + refine", speed or 0, "/CPU-s",
                  note=f"at {RECALL}; building {known['built']['cpu_s']:.0f} CPU-s")

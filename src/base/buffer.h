@@ -9,7 +9,7 @@
 
 typedef struct vexi_buffer {
     const vexi_env *env; /* borrowed for the buffer's life */
-    uint8_t *data; /* aligned to 64 */
+    uint8_t *data;       /* aligned to 64 */
     size_t size;
     size_t capacity;
     size_t limit_size;

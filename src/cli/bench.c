@@ -15,7 +15,7 @@
 #include "base/bytes.h"
 #include "cli/commands.h"
 
-enum { SETTING_MAX = 8, NEIGHBOUR = 10 };
+enum { SETTING_MAX = 8, NEIGHBOUR = 10, GRAPH_WAIT_MS = 10000, GRAPH_LOOK_MS = 50 };
 
 /* What one row of the table measures. */
 typedef struct setting {
@@ -293,6 +293,21 @@ static vex_status read_settings(const vexi_cli_arguments *arguments, setting *se
     return VEX_OK;
 }
 
+/* Describe the collection once its graphs are in use: opening a lake begins to load them. Those
+ * that are not built yet do not come, so the wait ends when nothing moves. */
+static vex_status describe(const bench *b, vex_collection_info *info, vex_error *err) {
+    const struct timespec look = {.tv_nsec = GRAPH_LOOK_MS * 1000000L};
+    VEX_TRY(vex_collection_describe(b->lake, b->collection, info, err));
+    uint64_t missing = info->graph_missing_count;
+    for (int waited = 0; info->graph_missing_count > 0 && waited < GRAPH_WAIT_MS;
+         waited = info->graph_missing_count < missing ? 0 : waited + GRAPH_LOOK_MS) {
+        missing = info->graph_missing_count;
+        (void)nanosleep(&look, NULL);
+        VEX_TRY(vex_collection_describe(b->lake, b->collection, info, err));
+    }
+    return VEX_OK;
+}
+
 static vex_status run_recall(const vexi_cli_arguments *arguments, bench *b, vexi_arena *arena,
                              vex_error *err) {
     setting settings[SETTING_MAX] = {{.name = ""}};
@@ -305,7 +320,7 @@ static vex_status run_recall(const vexi_cli_arguments *arguments, bench *b, vexi
     VEX_TRY(vexi_cli_number(arguments, "seed", 0, UINT32_MAX, 1, &seed, err));
     VEX_TRY(vexi_cli_open(arguments, VEXI_CLI_READ, &b->lake, err));
     b->collection = vexi_cli_collection(arguments, "default");
-    VEX_TRY(vex_collection_describe(b->lake, b->collection, &info, err));
+    VEX_TRY(describe(b, &info, err));
     b->dimension = info.dimension;
     size_t n = (size_t)b->query_count + 1;
     b->queries = vexi_arena_calloc(arena, n * b->dimension, sizeof *b->queries);

@@ -73,11 +73,8 @@ static uint64_t node_size(uint32_t dimension, uint32_t padded, uint32_t degree) 
 
 /* Counts within their limits: no sum below passes 2^60. */
 static bool counts_valid(const vexi_graph_file *file) {
-    /* Inner product may be walked in one dimension more, which then counts for the codes. */
-    bool padded =
-        file->padded == vexi_index_padded(file->dimension) ||
-        (file->metric == VEX_METRIC_IP && file->padded == vexi_index_padded(file->dimension + 1));
-    return file->dimension >= 1 && file->dimension <= VEX_DIMENSION_MAX && padded &&
+    return file->dimension >= 1 && file->dimension <= VEX_DIMENSION_MAX &&
+           file->padded == vexi_index_padded(file->dimension) &&
            file->degree >= GRAPH_DEGREE_STEP && file->degree <= GRAPH_DEGREE_MAX &&
            file->degree % GRAPH_DEGREE_STEP == 0 && file->row_count >= 1 &&
            file->entry_count >= 1 && file->entry_count <= file->row_count &&

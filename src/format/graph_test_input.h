@@ -20,7 +20,7 @@ static inline vexi_graph_file graph_fixture(vexi_arena *arena, uint32_t row_coun
         .index_head_crc = 0xfeedbeef,
         .metric = metric,
         .dimension = dimension,
-        .padded = vexi_index_padded(dimension + (metric == VEX_METRIC_IP)),
+        .padded = vexi_index_padded(dimension),
         .degree = degree,
         .row_count = row_count,
         .rotation_seed = UINT64_C(0xfedcba9876543210),

@@ -78,7 +78,7 @@ enum {
 };
 enum { VEXI_ROW_GROUP_SIZE = 16, VEXI_PAGE_SIZE = 24, VEXI_HASH_SLOT_SIZE = 8 };
 
-/* Sizes of codes (docs/format.md 4.6), from the counts of the head alone: no size in a file is
+/* Sizes of codes (docs/format.md 4.4), from the counts of the head alone: no size in a file is
  * trusted. None of them passes 2^47. */
 enum { VEXI_INDEX_CODE_ROWS = 32, VEXI_INDEX_CODE_FACTORS = 8 /* two f32 a row */ };
 

@@ -34,4 +34,8 @@ float vexi_code_query_slack(const vexi_code_query *query, float error, float cen
 /* Order the items by (estimate, row), as far as the first `wanted` are concerned. */
 void vexi_code_sort(vexi_code_candidate *items, uint32_t count, uint32_t wanted);
 
+/* A number that at least `wanted` of the values do not exceed, and hardly more where they differ.
+ * 1 <= wanted <= count; the values are finite, else more may come. */
+float vexi_code_most(const float *values, uint32_t count, uint32_t wanted);
+
 #endif

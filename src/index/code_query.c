@@ -17,6 +17,9 @@
 /* Deviations of rounding errors that a bound covers. */
 #define DEVIATIONS 3.0
 
+/* Partial results are kept by lane: a chain of sums or maxima would wait for itself. */
+enum { LANES = 8 };
+
 /* Share of what is lost and kept by the codes' own bounds, in deviations times ... see code.h. */
 #define EPSILON 1.9f
 
@@ -69,30 +72,62 @@ static void make_table(const float *rotated, uint32_t padded, uint8_t *table, fl
     }
 }
 
+static float largest_of(const float *values, uint32_t padded) {
+    float sizes[LANES] = {0}, largest = 0;
+    for (uint32_t i = 0; i < padded; i += LANES) {
+        for (uint32_t l = 0; l < LANES; l++) {
+            float size = fabsf(values[i + l]);
+            sizes[l] = size > sizes[l] ? size : sizes[l];
+        }
+    }
+    for (uint32_t l = 0; l < LANES; l++) {
+        largest = sizes[l] > largest ? sizes[l] : largest;
+    }
+    return largest;
+}
+
+/* In double, which no length overflows. count: a multiple of LANES. */
+static double square_of(const float *values, uint32_t count) {
+    double sums[LANES] = {0}, sum = 0;
+    for (uint32_t i = 0; i < count; i += LANES) {
+        for (uint32_t l = 0; l < LANES; l++) {
+            sums[l] += (double)values[i + l] * (double)values[i + l];
+        }
+    }
+    for (uint32_t l = 0; l < LANES; l++) {
+        sum += sums[l];
+    }
+    return sum;
+}
+
+static int32_t level_of(float value, float inverse, int32_t most) {
+    float scaled = value * inverse;
+    int32_t level = (int32_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
+    level = level > most ? most : level;
+    return level < -most ? -most : level;
+}
+
 /* Levels of the largest magnitude `most`. */
 static void make_levels(const float *rotated, uint32_t padded, uint32_t bits, int32_t most,
                         void *levels, float *unit, float *base) {
-    float largest = 0;
-    for (uint32_t i = 0; i < padded; i++) {
-        float size = fabsf(rotated[i]);
-        largest = size > largest ? size : largest;
-    }
-    *unit = largest / (float)most;
+    *unit = largest_of(rotated, padded) / (float)most;
     float inverse = 1.0f / *unit;
     inverse = isfinite(inverse) ? inverse : 0.0f;
-    int8_t *narrow = levels;
-    int16_t *wide = levels;
-    int64_t sum = 0;
-    for (uint32_t i = 0; i < padded; i++) {
-        float value = rotated[i] * inverse;
-        int32_t level = (int32_t)(value + (value < 0 ? -0.5f : 0.5f));
-        level = level > most ? most : level < -most ? -most : level;
-        if (bits == 4) {
-            narrow[i] = (int8_t)level;
-        } else {
-            wide[i] = (int16_t)level;
+    int32_t sum = 0; /* at most 4,096 x 32,767 */
+    if (bits == 4) {
+        int8_t *out = levels;
+        for (uint32_t i = 0; i < padded; i++) {
+            int32_t level = level_of(rotated[i], inverse, most);
+            out[i] = (int8_t)level;
+            sum += level;
         }
-        sum += level;
+    } else {
+        int16_t *out = levels;
+        for (uint32_t i = 0; i < padded; i++) {
+            int32_t level = level_of(rotated[i], inverse, most);
+            out[i] = (int16_t)level;
+            sum += level;
+        }
     }
     *base = -vexi_code_half(bits) * *unit * (float)sum;
 }
@@ -111,25 +146,21 @@ vex_status vexi_code_query_init(vexi_code_query *query, const vexi_code_layout *
     if (kept == NULL || rotated == NULL || table == NULL || levels == NULL) {
         return vexi_no_memory(err, (size_t)padded * (2 * sizeof *kept + 4 + level_size));
     }
-    double square = 0;
-    for (uint32_t i = 0; i < dimension; i++) {
-        square += (double)values[i] * (double)values[i];
-    }
-    double scale = scaling_of(layout, square, row_length);
-    for (uint32_t i = 0; i < dimension; i++) {
-        kept[i] = (float)((double)values[i] * scale);
-    }
+    memcpy(kept, values, dimension * sizeof *kept);
     memset(kept + dimension, 0, (padded - dimension) * sizeof *kept);
+    double square = square_of(kept, padded);
+    double scale = scaling_of(layout, square, row_length);
+    for (uint32_t i = 0; layout->metric != VEX_METRIC_L2 && i < dimension; i++) {
+        kept[i] = (float)((double)kept[i] * scale);
+    }
     query->values = kept;
     query->square = (float)(square * scale * scale);
     query->to_scan = layout->metric == VEX_METRIC_IP ? (float)scale : 1.0f;
     vexi_rotate(rotation, kept, rotated);
-    double origin_square = 0;
     for (uint32_t i = 0; i < padded; i++) {
         rotated[i] -= origin_rotated[i];
-        origin_square += (double)rotated[i] * (double)rotated[i];
     }
-    query->origin_square = (float)origin_square;
+    query->origin_square = (float)square_of(rotated, padded);
     if (!isfinite(query->square) || !isfinite(query->origin_square)) {
         /* Distances leave the range of float32. With infinite errors every row survives. */
         query->origin_square = query->square = INFINITY;

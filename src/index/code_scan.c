@@ -2,8 +2,9 @@
  *
  * A list is scanned in chunks. The kernel compares the bounds of a chunk with the limit and answers
  * a bit per row; the rows left are refined at once, while their block's neighbours are still in the
- * caches, and the limit falls with the k-th least upper bound before the next chunk. The first
- * chunks of a search, when there is no limit yet, are single blocks: whatever they hold survives.
+ * caches, and the limit falls with the k-th least upper bound before the next chunk. A search
+ * begins without a limit: the best one-bit estimates of its first list are refined before the list
+ * is scanned, which saves a third of all refinements.
  *
  * Bounds are the estimates less scale x sqrt((epsilon error |v|)^2 + table_error^2), one number for
  * a list but for the row's own scale, so that the kernel adds it in `base`. Rounding of float32 in
@@ -16,6 +17,8 @@
 #include "index/code_internal.h"
 
 enum { CHUNK_BLOCKS = 8, CHUNK_ROWS = CHUNK_BLOCKS * VEXI_CODE_BLOCK_ROWS };
+/* Of a search's first list these blocks are estimated to begin with. */
+enum { SEED_BLOCKS = 16, SEED_ROWS = SEED_BLOCKS * VEXI_CODE_BLOCK_ROWS };
 
 #define ROUNDING       1e-6f
 #define PREFETCH_BYTES ((size_t)48 * 64)
@@ -178,8 +181,51 @@ static void take_records(const list_scan *scan, const uint32_t *picks, uint32_t 
     }
 }
 
+/* Refine the rows with the best one-bit estimates, so that there is a limit to scan with. taken
+ * receives their bits, by block. Does nothing where these are a large part of the rows. */
+static void take_seeds(const list_scan *scan, const uint64_t *hidden, uint32_t *taken) {
+    const vexi_code_query *query = scan->query;
+    const vexi_code_list *list = scan->list;
+    uint32_t block_count = (list->row_count - 1) / VEXI_CODE_BLOCK_ROWS + 1, count = 0;
+    block_count = block_count < SEED_BLOCKS ? block_count : SEED_BLOCKS;
+    uint64_t wanted = (uint64_t)scan->pool->k + scan->pool->k / 2 + 4;
+    if (wanted * 3 > (uint64_t)block_count * VEXI_CODE_BLOCK_ROWS) {
+        return;
+    }
+    float estimates[SEED_ROWS];
+    uint32_t rows[SEED_ROWS];
+    scan->kernels->estimate_codes(list->blocks, block_count, query->layout.padded, query->table,
+                                  query->unit, query->base, estimates);
+    for (uint32_t b = 0; b < block_count; b++) {
+        uint32_t first = b * VEXI_CODE_BLOCK_ROWS;
+        uint32_t mask = visible(hidden, list->first_row + first, list->row_count - first);
+        for (uint32_t slot = 0; slot < VEXI_CODE_BLOCK_ROWS; slot++) {
+            estimates[count] = estimates[first + slot]; /* count <= first + slot */
+            rows[count] = first + slot;
+            count += mask >> slot & 1;
+        }
+    }
+    if (wanted * 2 > count) {
+        return;
+    }
+    float most = vexi_code_most(estimates, count, (uint32_t)wanted);
+    uint32_t picks[SEED_ROWS], pick_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        picks[pick_count] = rows[i]; /* pick_count <= i */
+        pick_count += estimates[i] <= most ? 1 : 0;
+    }
+    for (uint32_t i = 0; i < pick_count; i++) {
+        taken[picks[i] / VEXI_CODE_BLOCK_ROWS] |= (uint32_t)1 << picks[i] % VEXI_CODE_BLOCK_ROWS;
+    }
+    for (uint32_t i = 0; i < pick_count; i += CHUNK_ROWS) {
+        uint32_t left = pick_count - i;
+        take_records(scan, picks + i, left < CHUNK_ROWS ? left : CHUNK_ROWS);
+    }
+}
+
+/* taken: bits of rows to leave out, by block of the list; or NULL. */
 static void scan_chunk(const list_scan *scan, uint32_t first_block, uint32_t block_count,
-                       const uint64_t *hidden) {
+                       const uint64_t *hidden, const uint32_t *taken) {
     const vexi_code_query *query = scan->query;
     const vexi_code_list *list = scan->list;
     size_t block_size = query->layout.block_size;
@@ -196,6 +242,7 @@ static void scan_chunk(const list_scan *scan, uint32_t first_block, uint32_t blo
         }
         uint32_t first = (first_block + b) * VEXI_CODE_BLOCK_ROWS;
         mask &= visible(hidden, list->first_row + first, list->row_count - first);
+        mask &= taken != NULL && first_block + b < SEED_BLOCKS ? ~taken[first_block + b] : mask;
         if (scan->lost) {
             for (; mask != 0; mask &= mask - 1) {
                 push(scan->pool, -INFINITY, -INFINITY,
@@ -233,10 +280,14 @@ void vexi_code_scan(const vexi_code_query *query, const vexi_code_list *list, fl
     scan.lost = !isfinite(scan.offset) || !isfinite(scan.base) || !isfinite(scan.slack);
     uint32_t block_count =
         list->row_count / VEXI_CODE_BLOCK_ROWS + (list->row_count % VEXI_CODE_BLOCK_ROWS != 0);
+    uint32_t taken[SEED_BLOCKS] = {0};
+    bool seeds = pool->limit == INFINITY && list->records != NULL && !scan.lost;
+    if (seeds && list->row_count > 0) {
+        take_seeds(&scan, hidden, taken);
+    }
     for (uint32_t block = 0, count; block < block_count; block += count) {
-        count = pool->limit == INFINITY && list->records != NULL ? 1 : CHUNK_BLOCKS;
-        count = count < block_count - block ? count : block_count - block;
-        scan_chunk(&scan, block, count, hidden);
+        count = block_count - block < CHUNK_BLOCKS ? block_count - block : CHUNK_BLOCKS;
+        scan_chunk(&scan, block, count, hidden, seeds ? taken : NULL);
     }
     pool->row_count += list->row_count;
 }

@@ -18,9 +18,8 @@
 #define EXACT_LISTS 64u
 #define BLOCK       VEXI_CODE_BLOCK_ROWS
 #define BATCH       64u /* lists compared at a time */
-#define BISECTIONS  24u
 
-enum { CHUNK_BLOCKS = 64 };
+enum { CHUNK_BLOCKS = 64, GROUP = 16 };
 
 #define EPSILON 0.5f /* deviations of estimates */
 
@@ -65,45 +64,21 @@ static void compare(vexi_ivf_ranker *ranker, const vexi_code_query *query, const
     }
 }
 
-static uint32_t count_up_to(const float *values, uint32_t count, float most) {
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        found += values[i] <= most ? 1 : 0;
-    }
-    return found;
-}
-
-/* A number that at least `wanted` of the values do not exceed, and hardly more where they differ:
- * bisection, whose passes over the values cost less than the branches of a selection would. */
-static float most_of(const float *values, uint32_t count, uint32_t wanted) {
-    float low = INFINITY, high = -INFINITY;
-    for (uint32_t i = 0; i < count; i++) {
-        low = values[i] < low ? values[i] : low;
-        high = values[i] > high ? values[i] : high;
-    }
-    for (uint32_t step = 0; step < BISECTIONS; step++) {
-        float middle = 0.5f * low + 0.5f * high;
-        uint32_t found = count_up_to(values, count, middle);
-        if (found < wanted) {
-            low = middle;
-        } else {
-            high = middle;
-            if (found <= wanted + wanted / 8 + 4) {
-                break;
-            }
-        }
-    }
-    return high;
-}
-
 /* The lists whose estimate is at most `most`, which get an infinite estimate. Returns how many. */
 static uint32_t pick_up_to(float *estimates, uint32_t list_count, float most, uint32_t *picks) {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < list_count; i++) {
-        picks[count] = i; /* count <= i */
-        bool near = estimates[i] <= most;
-        estimates[i] = near ? INFINITY : estimates[i];
-        count += near ? 1 : 0;
+    for (uint32_t first = 0; first < list_count; first += GROUP) {
+        uint32_t end = list_count - first < GROUP ? list_count : first + GROUP, near = 0;
+        for (uint32_t i = first; i < end; i++) {
+            near += estimates[i] <= most ? 1 : 0;
+        }
+        for (uint32_t i = first; near > 0 && i < end; i++) {
+            if (estimates[i] <= most) {
+                picks[count++] = i;
+                estimates[i] = INFINITY;
+                near--;
+            }
+        }
     }
     return count;
 }
@@ -127,7 +102,7 @@ static void compare_coded(vexi_ivf_ranker *ranker, const vexi_code_query *query,
             estimates[i] = isfinite(estimates[i]) ? estimates[i] : -FLT_MAX;
         }
     }
-    float most = most_of(estimates, list_count, wanted);
+    float most = vexi_code_most(estimates, list_count, wanted);
     compare(ranker, query, picks, pick_up_to(estimates, list_count, most, picks));
     float limit = -INFINITY;
     for (uint32_t i = 0; i < pool->count; i++) {

@@ -16,7 +16,8 @@
 
 enum {
     MEMTABLE_ROWS_MIN = 512, /* coded rows below which comparing all is as fast */
-    FEW_SHARE = 100,         /* a segment with fewer than 1/100 of its rows alive has few */
+    FEW_SHARE = 100,         /* a segment with 1/100 of its rows alive has few */
+    FEW_SHARE_MIN = 8,       /* one with 1/8 may, if comparing them costs less than the index */
 };
 
 #define SCALE_MIN 1e-12f
@@ -171,10 +172,12 @@ uint32_t vexi_lists_needed(const vexi_source *source, const vexi_index_file *ind
 }
 
 static vexi_effort segment_effort(const vexi_view *view, const vexi_source *source,
-                                  const vexi_search_request *request, float recall) {
+                                  const vexi_search_request *request, float recall,
+                                  bool with_graph) {
     vexi_effort effort = {.way = VEXI_WAY_EXACT, .recall = recall};
     uint64_t live = source->row_count - source->hidden_count;
-    const vexi_graph_file *graph = request->nprobe == 0 ? vexi_source_graph(source) : NULL;
+    const vexi_graph_file *graph =
+        with_graph && request->nprobe == 0 ? vexi_source_graph(source) : NULL;
     const vexi_index_file *index = vexi_source_ivf(source);
     if (graph != NULL && graph->rotation_seed != vexi_view_rotation(view)->seed) {
         graph = NULL;
@@ -210,7 +213,8 @@ static vexi_effort segment_effort(const vexi_view *view, const vexi_source *sour
     return effort;
 }
 
-vexi_effort vexi_effort_of(const vexi_view *view, uint32_t at, const vexi_search_request *request) {
+static vexi_effort effort_of(const vexi_view *view, uint32_t at, const vexi_search_request *request,
+                             bool with_graph) {
     const vexi_source *source = &view->sources[at];
     const vexi_schema *schema = view->schema;
     uint64_t live = source->row_count - source->hidden_count;
@@ -237,11 +241,24 @@ vexi_effort vexi_effort_of(const vexi_view *view, uint32_t at, const vexi_search
         }
         return effort;
     }
-    if (live < source->row_count / FEW_SHARE) {
-        effort.way = VEXI_WAY_FEW;
-        effort.cost_ns = (double)live * row_cost(schema->dimension);
-        return effort;
+    vexi_effort indexed = segment_effort(view, source, request, recall, with_graph);
+    if (source->hidden != NULL && live <= source->row_count / FEW_SHARE_MIN) {
+        vexi_effort few = {.way = VEXI_WAY_FEW,
+                           .cost_ns = (double)live * row_cost(schema->dimension)};
+        if (live <= source->row_count / FEW_SHARE || indexed.way == VEXI_WAY_EXACT ||
+            few.cost_ns <= indexed.cost_ns) {
+            return few;
+        }
     }
-    vexi_effort indexed = segment_effort(view, source, request, recall);
     return indexed.way == VEXI_WAY_EXACT ? effort : indexed;
+}
+
+vexi_effort vexi_effort_of(const vexi_view *view, uint32_t source,
+                           const vexi_search_request *request) {
+    return effort_of(view, source, request, true);
+}
+
+vexi_effort vexi_effort_without_graph(const vexi_view *view, uint32_t source,
+                                      const vexi_search_request *request) {
+    return effort_of(view, source, request, false);
 }

@@ -18,10 +18,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+enum { INSERT_MAX = 64 };
+
 typedef struct candidate {
     double distance;
     vexi_place place;
-    const uint8_t *vector;
+    bool done; /* the distance is there */
     vex_string id;
 } candidate;
 
@@ -30,10 +32,6 @@ static int place_compare(vexi_place a, vexi_place b) {
         return a.source < b.source ? -1 : 1;
     }
     return a.row < b.row ? -1 : a.row > b.row;
-}
-
-static int by_place(const void *left, const void *right) {
-    return place_compare(((const candidate *)left)->place, ((const candidate *)right)->place);
 }
 
 static int by_distance(const void *left, const void *right) {
@@ -59,45 +57,84 @@ static int by_distance_and_id(const void *left, const void *right) {
     return a->id.size < b->id.size ? -1 : a->id.size > b->id.size;
 }
 
+/* Small sets, which come nearly ordered, are sorted in place: qsort asks for memory. */
+static void items_sort(candidate *items, size_t count,
+                       int (*compare)(const void *left, const void *right)) {
+    if (count > INSERT_MAX) {
+        qsort(items, count, sizeof *items, compare);
+        return;
+    }
+    for (size_t i = 1; i < count; i++) {
+        if (compare(&items[i - 1], &items[i]) <= 0) {
+            continue;
+        }
+        candidate item = items[i];
+        size_t at = i;
+        for (; at > 0 && compare(&items[at - 1], &item) > 0; at--) {
+            items[at] = items[at - 1];
+        }
+        items[at] = item;
+    }
+}
+
 /* ---- Distances in double --------------------------------------------------------------------- */
 
 typedef struct distance_job {
     vex_metric metric;
     uint32_t dimension;
     const float *query;
-    candidate *items;
+    const uint8_t *const *vectors;
     size_t count;
+    double *distances;
 } distance_job;
 
 static vex_status distance_run(void *argument, vex_error *err) {
     (void)err;
     distance_job *job = argument;
-    for (size_t i = 0; i < job->count; i++) {
-        candidate *item = &job->items[i];
-        /* + 0.0 makes -0.0, which prints oddly, an ordinary zero. */
-        item->distance = vexi_distance(job->metric, job->query, item->vector, job->dimension) + 0.0;
-    }
+    vexi_distances(job->metric, job->query, job->vectors, job->count, job->dimension,
+                   job->distances);
     return VEX_OK;
 }
 
-/* Distances of candidates of one source, ascending by row. */
+/* Distances of candidates of any sources, those of one together. `done` of each is false. */
 static vex_status distances_compute(const vexi_view *view, const float *query, candidate *items,
-                                    size_t count, vexi_arena *arena, vex_error *err) {
-    const vexi_source *source = &view->sources[items[0].place.source];
+                                    size_t count, vexi_arena *arena, uint32_t *failed_source,
+                                    vex_error *err) {
     uint64_t *rows = vexi_arena_array(arena, count, sizeof *rows);
+    size_t *at = vexi_arena_array(arena, count, sizeof *at);
     const uint8_t **vectors = vexi_arena_array(arena, count, sizeof *vectors);
-    if (rows == NULL || vectors == NULL) {
+    double *distances = vexi_arena_array(arena, count, sizeof *distances);
+    if (rows == NULL || at == NULL || vectors == NULL || distances == NULL) {
         return vexi_no_memory(err, count * sizeof *rows);
     }
-    for (size_t i = 0; i < count; i++) {
-        rows[i] = items[i].place.row;
+    size_t first = 0; /* not done yet */
+    for (size_t done = 0; done < count;) {
+        while (items[first].done) {
+            first++;
+        }
+        uint32_t number = items[first].place.source;
+        const vexi_source *source = &view->sources[number];
+        size_t part = 0;
+        for (size_t i = first; i < count; i++) {
+            if (items[i].place.source == number) {
+                at[part] = i;
+                rows[part++] = items[i].place.row;
+            }
+        }
+        *failed_source = number;
+        VEX_TRY(vexi_source_vectors(source, rows, part, arena, vectors, err));
+        distance_job job = {
+            view->schema->metric, view->schema->dimension, query, vectors, part, distances};
+        VEX_TRY(vexi_guard_run(distance_run, &job, vexi_source_name(source), err));
+        for (size_t i = 0; i < part; i++) {
+            /* + 0.0 makes -0.0, which prints oddly, an ordinary zero. */
+            items[at[i]].distance = distances[i] + 0.0;
+            items[at[i]].done = true;
+        }
+        done += part;
     }
-    VEX_TRY(vexi_source_vectors(source, rows, count, arena, vectors, err));
-    for (size_t i = 0; i < count; i++) {
-        items[i].vector = vectors[i];
-    }
-    distance_job job = {view->schema->metric, view->schema->dimension, query, items, count};
-    return vexi_guard_run(distance_run, &job, vexi_source_name(source), err);
+    *failed_source = VEXI_PLACE_NONE;
+    return VEX_OK;
 }
 
 /* ---- When float32 is not enough -------------------------------------------------------------- */
@@ -129,12 +166,10 @@ static vex_status exact_scan(const vexi_env *env, const vexi_view *view, const b
             }
             vexi_arena arena;
             vexi_arena_init(&arena, env);
-            vex_status status = distances_compute(view, query, items + *count, added, &arena, err);
+            vex_status status =
+                distances_compute(view, query, items + *count, added, &arena, failed_source, err);
             vexi_arena_deinit(&arena);
-            if (status != VEX_OK) {
-                *failed_source = s;
-                return status;
-            }
+            VEX_TRY(status);
             *count += added;
             if (*count > k) {
                 qsort(items, *count, sizeof *items, by_distance);
@@ -217,48 +252,45 @@ static bool candidates_ordered(const vexi_topk *topk) {
     return true;
 }
 
-/* Candidates with their distances, unordered; in the arena. */
-static vex_status candidates_take(const vexi_view *view, const float *query, const vexi_topk *topk,
-                                  vexi_arena *arena, candidate **out, size_t *count,
+/* Beyond the k-th nearest by float32, those that double may order before it: sums of `dimension`
+ * rounded terms are off by less than this. Inner products are off by a share of the vectors'
+ * lengths, which nobody knows here: all are kept. */
+static float kept_limit(const vexi_schema *schema, float distance) {
+    float slack = 2.5e-7f * ((float)schema->dimension + 8);
+    return schema->metric == VEX_METRIC_L2       ? distance * (1 + slack)
+           : schema->metric == VEX_METRIC_COSINE ? distance + slack
+                                                 : FLT_MAX;
+}
+
+/* Candidates with their distances; in the arena. */
+static vex_status candidates_take(const vexi_view *view, const float *query, vexi_topk *topk,
+                                  uint32_t k, vexi_arena *arena, candidate **out, size_t *count,
                                   uint32_t *failed_source, vex_error *err) {
     candidate *items = vexi_arena_array(arena, topk->count, sizeof *items);
     if (items == NULL) {
         return vexi_no_memory(err, topk->count * sizeof *items);
     }
-    for (uint32_t i = 0; i < topk->count; i++) {
+    vexi_topk_sort(topk);
+    float limit = topk->count < k ? FLT_MAX : kept_limit(view->schema, topk->items[k - 1].distance);
+    for (uint32_t i = 0; i < topk->count && (i < k || topk->items[i].distance <= limit); i++) {
         items[i] = (candidate){.place = {topk->items[i].source, topk->items[i].row}};
-    }
-    if (topk->count > 1) {
-        qsort(items, topk->count, sizeof *items, by_place);
-    }
-    for (size_t first = 0, end; first < topk->count; first = end) {
-        for (end = first + 1; end < topk->count; end++) {
-            if (items[end].place.source != items[first].place.source) {
-                break;
-            }
-        }
-        vex_status status = distances_compute(view, query, items + first, end - first, arena, err);
-        if (status != VEX_OK) {
-            *failed_source = items[first].place.source;
-            return status;
-        }
+        *count = i + 1;
     }
     *out = items;
-    *count = topk->count;
-    return VEX_OK;
+    return distances_compute(view, query, items, *count, arena, failed_source, err);
 }
 
-vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query,
-                       const vexi_topk *topk, uint32_t k, vexi_arena *arena, vexi_arena *work,
-                       vexi_place *places, double *distances, vex_string *ids,
-                       uint32_t *failed_source, vex_error *err) {
+vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query, vexi_topk *topk,
+                       uint32_t k, vexi_arena *arena, vexi_arena *work, vexi_place *places,
+                       double *distances, vex_string *ids, uint32_t *failed_source,
+                       vex_error *err) {
     candidate *items = NULL;
     size_t count = 0;
 
     *failed_source = VEXI_PLACE_NONE;
     vexi_arena_reset(work);
     if (candidates_ordered(topk)) {
-        VEX_TRY(candidates_take(view, query, topk, work, &items, &count, failed_source, err));
+        VEX_TRY(candidates_take(view, query, topk, k, work, &items, &count, failed_source, err));
     } else {
         items = vexi_arena_array(work, (size_t)k + EXACT_CHUNK_ROWS, sizeof *items);
         if (items == NULL) {
@@ -269,13 +301,13 @@ vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *que
     if (count < k) {
         return vexi_fail(err, VEX_INTERNAL, "a search found %zu rows of %u", count, k);
     }
-    qsort(items, count, sizeof *items, by_distance);
+    items_sort(items, count, by_distance);
     size_t kept = k; /* and those that tie with the last: their ids decide */
     while (kept < count && items[kept].distance == items[k - 1].distance) {
         kept++;
     }
     VEX_TRY(ids_copy(view, items, kept, arena, failed_source, err));
-    qsort(items, kept, sizeof *items, by_distance_and_id);
+    items_sort(items, kept, by_distance_and_id);
     for (uint32_t i = 0; i < k; i++) {
         places[i] = items[i].place;
         distances[i] = items[i].distance;

@@ -1,9 +1,9 @@
 /* Scan by a segment's graph: one walk for each query.
  *
- * Hidden rows are walked through and take no place in the beam, but a neighbourhood of them may
- * keep the walk from rows that live: while it finds fewer than the answer needs, the beam doubles,
- * and in the end every row is compared. A walk pushes what it finds as it goes; a second one starts
- * from the candidates of before the first. */
+ * Hidden rows are walked through and take no place in the beam, but a neighbourhood of them, or an
+ * island of the graph, may keep the walk from rows that live: while it finds fewer than the answer
+ * needs, the beam doubles; where that reaches no more, the segment's lists answer. A walk pushes
+ * what it finds as it goes; whatever comes next starts from the candidates of before. */
 #include "base/guard.h"
 #include "query/search_internal.h"
 
@@ -58,7 +58,7 @@ static vex_status scan_query(vexi_scan *scan, uint32_t source, const vexi_graph 
         return vexi_no_memory(err, before_count * sizeof *before);
     }
     memcpy(before, topk->items, before_count * sizeof *before);
-    *enough = false;
+    uint32_t hops = 0;
     for (int walk = 0; walk < WALKS_MAX; walk++) {
         VEX_TRY(vexi_graph_scratch_reserve(scan->scratch->graph, graph->row_count,
                                            graph->layout.degree, ef, err));
@@ -79,12 +79,26 @@ static vex_status scan_query(vexi_scan *scan, uint32_t source, const vexi_graph 
         memcpy(topk->items, before, before_count * sizeof *before);
         topk->count = before_count;
         topk->threshold = before_threshold;
-        if (ef > live / 4) {
+        if (ef > live / 4 || job.result.hop_count < hops + hops / 4) {
             break;
         }
+        hops = job.result.hop_count;
         ef *= 2;
     }
     return VEX_OK;
+}
+
+/* Without the graph: one query by what else there is. */
+static vex_status scan_otherwise(vexi_scan *scan, uint32_t source, uint32_t query, vex_error *err) {
+    vexi_effort effort = vexi_effort_without_graph(scan->view, source, scan->request);
+    vexi_scan one = *scan;
+    one.queries += query;
+    one.topks += query;
+    one.query_count = 1;
+    one.slice_count = 1; /* the only slice that walks graphs */
+    vex_status status = vexi_scan_source(&one, source, &effort, err);
+    scan->stats = one.stats;
+    return status;
 }
 
 vex_status vexi_scan_graph(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
@@ -121,7 +135,7 @@ vex_status vexi_scan_graph(vexi_scan *scan, uint32_t source, const vexi_effort *
             VEX_TRY(scan_query(scan, source, &graph, effort->ef, i, &enough, err));
         }
         if (!enough) {
-            VEX_TRY(vexi_scan_exact(scan, source, i, err));
+            VEX_TRY(scan_otherwise(scan, source, i, err));
         }
     }
     return VEX_OK;

@@ -34,6 +34,9 @@ typedef struct vexi_effort {
 
 vexi_effort vexi_effort_of(const vexi_view *view, uint32_t source,
                            const vexi_search_request *request);
+/* The same for a segment whose graph did not do. */
+vexi_effort vexi_effort_without_graph(const vexi_view *view, uint32_t source,
+                                      const vexi_search_request *request);
 
 /* Whether codes can tell distances of such vectors: squares neither overflow nor vanish. */
 bool vexi_scale_codable(const vexi_query *query, float row_length);
@@ -97,10 +100,10 @@ float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan);
 
 /* Turn the candidates of one query into its k rows: ordered by distance in double, then by id.
  * There are at least k live rows in the sources that `skip` (by source, may be NULL) leaves.
- * places, distances, ids: k; the ids' bytes are in the arena; `work` is reset. */
-vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query,
-                       const vexi_topk *topk, uint32_t k, vexi_arena *arena, vexi_arena *work,
-                       vexi_place *places, double *distances, vex_string *ids,
-                       uint32_t *failed_source, vex_error *err);
+ * places, distances, ids: k; the ids' bytes are in the arena; the topk is sorted, `work` is reset.
+ */
+vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query, vexi_topk *topk,
+                       uint32_t k, vexi_arena *arena, vexi_arena *work, vexi_place *places,
+                       double *distances, vex_string *ids, uint32_t *failed_source, vex_error *err);
 
 #endif

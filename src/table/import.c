@@ -369,7 +369,9 @@ static vex_status import_rows(import_run *run, vexi_row_source *source, const ui
                 status = segment_finish(run, err);
             }
         }
-        progress(run, 0, run->row_count);
+        if (status == VEX_OK) {
+            progress(run, 0, run->row_count);
+        }
         vexi_arena_deinit(&arena);
     }
     vexi_arena_deinit(&arena);
