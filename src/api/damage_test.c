@@ -1,4 +1,5 @@
-/* Damaged files under a lake: named by searches, left out with `partial`, never a crash. */
+/* Damaged files under a lake: data files are named by searches and left out with `partial`, index
+ * files done without; never a crash. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,7 +150,8 @@ TEST(damaged_vector) {
     folder_remove(path);
 }
 
-/* A byte anywhere in a file of a segment: each search is right or says what is wrong. */
+/* A byte anywhere in a file of a segment: each search is right or says what is wrong; damage in an
+ * index file costs nothing but time. */
 TEST(damage_anywhere) {
     uint64_t seed = vex_test_seed(21);
     static const char *const patterns[] = {"*/data/*.parquet", "*/index/*"};
@@ -183,6 +185,7 @@ TEST(damage_anywhere) {
             }
             result_release(&r);
         } else {
+            CHECK_EQ(trial % 2, 0); /* without their index the rows are found all the same */
             CHECK(strstr(err.message, "c/") != NULL);
             CHECK_OK(search(lake, true, true, NULL, &r, &err));
             CHECK_EQ(r.batch.length, ROWS + 1);

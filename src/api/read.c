@@ -23,10 +23,14 @@ static vex_status get_run(vex_lake *lake, vexi_table *table, const vex_string *i
     if (options->no_wait) {
         return vexi_fail(err, VEX_WOULD_BLOCK, "the rows are not in memory");
     }
-    vexi_view *view;
-    VEX_TRY(vexi_table_view(table, &view, err));
-    status = vexi_get(lake->keeper, view, ids, id_count, &asked, schema, batch, err);
-    vexi_view_release(view);
+    for (bool again = true; again;) {
+        vexi_view *view;
+        VEX_TRY(vexi_table_view(table, &view, err));
+        status = vexi_get(lake->keeper, view, ids, id_count, &asked, schema, batch, err);
+        /* Each round mends a segment that only lacks its index, or ends. */
+        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        vexi_view_release(view);
+    }
     return status;
 }
 
@@ -60,9 +64,13 @@ static vex_status sample_run(vex_lake *lake, vexi_table *table, uint32_t count, 
     vexi_view *view;
     VEX_TRY(vexi_asked_resolve(vexi_table_schema(table), options->columns, options->column_count,
                                options->all_columns, &asked, err));
-    VEX_TRY(vexi_table_view(table, &view, err));
-    vex_status status = vexi_sample(lake->keeper, view, count, seed, &asked, schema, batch, err);
-    vexi_view_release(view);
+    vex_status status = VEX_OK;
+    for (bool again = true; again;) {
+        VEX_TRY(vexi_table_view(table, &view, err));
+        status = vexi_sample(lake->keeper, view, count, seed, &asked, schema, batch, err);
+        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        vexi_view_release(view);
+    }
     return status;
 }
 
@@ -138,11 +146,14 @@ static vex_status search_run(vex_lake *lake, vexi_table *table, const float *que
     };
     VEX_TRY(vexi_asked_resolve(table_schema, options->columns, options->column_count, false,
                                &request.asked, err));
-    vexi_view *view;
-    VEX_TRY(vexi_table_view(table, &view, err));
-    vex_status status =
-        vexi_search(lake->keeper, view, &request, schema, batch, options->stats, err);
-    vexi_view_release(view);
+    vex_status status = VEX_OK;
+    for (bool again = true; again;) {
+        vexi_view *view;
+        VEX_TRY(vexi_table_view(table, &view, err));
+        status = vexi_search(lake->keeper, view, &request, schema, batch, options->stats, err);
+        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        vexi_view_release(view);
+    }
     return status;
 }
 

@@ -1,8 +1,9 @@
 /* The table of a calibration: reading an effort out of it.
  *
- * A table comes from a file, so that any content must be answered. It is read as its running
- * maximum over lower recalls and lower k: an effort never falls as more is asked for, whatever the
- * sample's noise or a damaged file says. Between columns the effort is interpolated linearly in
+ * A table comes from a file, so that any content must be answered. An effort is read as the
+ * most of lower recalls, and as the least of larger k, of which the nearest are the easier ones: so
+ * it never falls as more is asked for, whatever the sample's noise (which is largest at k = 1) or a
+ * damaged file says. Between columns the effort is interpolated linearly in
  * log k and in -log (1 - recall): true efforts are convex in both, so the line lies above them. */
 #include "index/calibration.h"
 
@@ -12,18 +13,20 @@ const float vexi_calibration_recalls[VEXI_CALIBRATION_RECALLS] = {0.8f,  0.9f,  
                                                                   0.98f, 0.99f, 0.995f, 0.999f};
 const uint32_t vexi_calibration_ks[VEXI_CALIBRATION_KS] = {1, 10, 100, 1000};
 
-/* The running maximum, 0 where the table cannot tell. */
+/* The effort at a column, 0 where the table cannot tell. */
 static double entry(const vexi_calibration *table, uint32_t k, uint32_t recall) {
-    uint32_t most = 0;
+    uint32_t least = UINT32_MAX;
     if (table->effort[k][recall] == 0) {
         return 0;
     }
-    for (uint32_t i = 0; i <= k; i++) {
+    for (uint32_t i = k; i < VEXI_CALIBRATION_KS; i++) {
+        uint32_t most = 0;
         for (uint32_t j = 0; j <= recall; j++) {
             most = table->effort[i][j] > most ? table->effort[i][j] : most;
         }
+        least = table->effort[i][recall] != 0 && most < least ? most : least;
     }
-    return most;
+    return least;
 }
 
 static double between(double low, double high, double share) {

@@ -7,8 +7,10 @@
  *
  * Answers come from blocked matrix products: a block of queries against a chunk of rows that is
  * gathered, scaled (cosine) or moved by the rows' mean (squared distances: large common offsets
- * would drown |x|^2 - 2 q.x) at a time, and a heap per query behind a filter; the k found so are
- * compared anew, exactly. The number of queries follows from the cost of a query: rows x dimension.
+ * would drown |x|^2 - 2 q.x) at a time. What passes a query's threshold is kept until there are 2
+ * k, of which the k least stay and make the next threshold (a heap took most of the time); in the
+ * end they are compared anew, exactly. The number of queries follows from the cost of a query: rows
+ * x dimension.
  *
  * Deterministic for a seed: each block of queries sees all rows in order, whoever does it. */
 #include <math.h>
@@ -16,22 +18,26 @@
 #include <string.h>
 
 #include "index/calibration.h"
-#include "index/flat.h"
+#include "index/code_internal.h"
 #include "index/kmeans.h"
+#include "kernel/kernel.h"
 
 #define ANSWERS_MAX   1000u
-#define BLOCK_QUERIES 48u
+#define BLOCK_QUERIES 96u
 #define CHUNK_VALUES  65536u
 #define CHUNK_ROWS    512u
 #define FILTER_ROWS   32u
 #define MEAN_ROWS     1024u
-/* Queries in all: as many as QUERY_COST multiplications allow, within bounds. A 2-core AVX2 machine
- * does about 35 of these a nanosecond and core. */
-#define QUERIES_MIN 192u
-#define QUERIES_MAX 960u
-#define QUERY_COST  128e9
-#define NEIGHBOUR   10u
-#define MOVE        0.25f
+/* Queries in all: so many for small segments and for large ones, but fewer (in steps) where they
+ * would take more than QUERY_COST multiplications, of which a core does some 20 to 40 a nanosecond.
+ */
+#define QUERIES_MIN   192u
+#define QUERIES_SMALL 384u
+#define QUERIES_LARGE 768u
+#define LARGE_ROWS    (1u << 19)
+#define QUERY_COST    5e11
+#define NEIGHBOUR     10u
+#define MOVE          0.25f
 
 typedef struct source {
     const float *const *rows;
@@ -74,100 +80,170 @@ typedef struct answering {
     atomic_bool failed;
 } answering;
 
+/* The nearest of a query so far: (key, row) as numbers whose order is theirs. */
+typedef struct nearest {
+    uint64_t *items; /* room for 2 k */
+    uint32_t count;
+    float threshold; /* the k-th key at the last selection */
+} nearest;
+
 typedef struct block_scratch {
     float *rows;     /* CHUNK_ROWS x dimension at most */
     float *products; /* BLOCK_QUERIES x chunk */
     float *bias;
-    float *query; /* one, padded */
-    vexi_topk topk[BLOCK_QUERIES];
+    float *query;               /* one, padded */
+    vexi_code_candidate *found; /* k */
+    nearest nearest[BLOCK_QUERIES];
 } block_scratch;
+
+/* A number whose order is that of the floats; what is not a number counts as infinite. */
+static uint64_t item_of(float key, uint32_t row) {
+    uint32_t bits;
+    key = isnan(key) ? INFINITY : key;
+    memcpy(&bits, &key, sizeof bits);
+    bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+    return (uint64_t)bits << 32 | row;
+}
+
+static float key_of(uint64_t item) {
+    uint32_t bits = (uint32_t)(item >> 32);
+    bits = (bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits;
+    float key;
+    memcpy(&key, &bits, sizeof key);
+    return key;
+}
+
+/* Bring the k least to the front (Hoare 1961). Items are distinct. */
+static void select_least(uint64_t *items, uint32_t count, uint32_t k) {
+    uint32_t first = 0, last = count - 1;
+    while (first < last) {
+        uint64_t a = items[first], b = items[first + (last - first) / 2], c = items[last];
+        uint64_t low = a < b ? a : b, high = a < b ? b : a;
+        uint64_t pivot = c < low ? low : c > high ? high : c;
+        uint32_t i = first, j = last;
+        while (i <= j) {
+            while (items[i] < pivot) {
+                i++;
+            }
+            while (items[j] > pivot) {
+                j--;
+            }
+            if (i <= j) {
+                uint64_t swap = items[i];
+                items[i++] = items[j];
+                items[j] = swap;
+                if (j-- == 0) {
+                    break;
+                }
+            }
+        }
+        if (k <= i && (j == UINT32_MAX || k > j + 1)) {
+            return;
+        }
+        if (j != UINT32_MAX && k <= j + 1) {
+            last = j;
+        } else {
+            first = i;
+        }
+    }
+}
+
+static void keep_least(nearest *of, uint32_t k) {
+    select_least(of->items, of->count, k);
+    of->count = k;
+    uint64_t worst = 0;
+    for (uint32_t i = 0; i < k; i++) {
+        worst = of->items[i] > worst ? of->items[i] : worst;
+    }
+    of->threshold = key_of(worst);
+}
 
 static uint32_t chunk_rows_for(uint32_t dimension) {
     uint32_t rows = CHUNK_VALUES / dimension;
     return rows < FILTER_ROWS ? FILTER_ROWS : rows > CHUNK_ROWS ? CHUNK_ROWS : rows;
 }
 
-/* Offer the rows `first` .. + count of a chunk to one query's heap. */
-static void offer(const answering *job, uint32_t number, vexi_topk *topk,
-                  const block_scratch *scratch, const float *products, uint32_t count,
-                  uint32_t first) {
+/* Offer the rows `first` .. + count of a chunk to one query. */
+static void offer(const answering *job, uint32_t number, nearest *of, const block_scratch *scratch,
+                  const float *products, uint32_t count, uint32_t first) {
     const vexi_kernels *kernels = vexi_kernels_get();
     uint32_t dimension = job->from->dimension;
     const float *query = job->queries + (size_t)number * dimension;
     for (uint32_t i = 0; i < count; i += FILTER_ROWS) {
         uint32_t part = count - i < FILTER_ROWS ? count - i : FILTER_ROWS;
-        float best = topk->threshold;
+        float best = of->threshold;
         uint32_t index = 0;
-        if (topk->count == topk->capacity) {
+        if (of->threshold < INFINITY) {
             kernels->least(scratch->bias + i, products + i, part, &best, &index);
-            if (best == topk->threshold) {
+            if (best == of->threshold) {
                 continue;
             }
         }
         for (uint32_t j = i; j < i + part; j++) {
             float key = scratch->bias[j] - products[j];
-            bool enters = topk->count < topk->capacity || key < topk->threshold;
-            if (enters && first + j != job->excluded[number]) {
-                const float *row = scratch->rows + (size_t)j * dimension;
-                bool same = memcmp(query, row, dimension * sizeof *row) == 0;
-                vexi_topk_push(topk, same ? INFINITY : key, 0, first + j);
+            if ((key >= of->threshold && of->threshold < INFINITY) ||
+                first + j == job->excluded[number]) {
+                continue;
+            }
+            const float *row = scratch->rows + (size_t)j * dimension;
+            bool same = memcmp(query, row, dimension * sizeof *row) == 0;
+            of->items[of->count++] = item_of(same ? INFINITY : key, first + j);
+            if (of->count == 2 * job->k) {
+                keep_least(of, job->k);
             }
         }
     }
 }
 
 /* The metric's distance from products alone would carry their rounding: compare anew. */
-static void finish(const answering *job, uint32_t number, vexi_topk *found,
+static void finish(const answering *job, uint32_t number, nearest *of,
                    const block_scratch *scratch) {
     const vexi_kernels *kernels = vexi_kernels_get();
     uint32_t dimension = job->from->dimension;
+    vex_metric metric = job->from->metric;
+    keep_least(of, job->k);
     memcpy(scratch->query, job->queries + (size_t)number * dimension,
            dimension * sizeof *scratch->query);
-    for (uint32_t i = 0; i < found->count; i++) {
-        vexi_candidate *item = &found->items[i];
-        take_row(job->from, job->from->rows[item->row], scratch->rows);
+    for (uint32_t i = 0; i < job->k; i++) {
+        vexi_code_candidate *item = &scratch->found[i];
         const uint8_t *row = (const uint8_t *)scratch->rows;
-        if (job->from->metric == VEX_METRIC_L2) {
-            kernels->l2(scratch->query, row, 0, 1, dimension, &item->distance);
+        item->row = (uint32_t)of->items[i];
+        take_row(job->from, job->from->rows[item->row], scratch->rows);
+        if (metric == VEX_METRIC_L2) {
+            kernels->l2(scratch->query, row, 0, 1, dimension, &item->estimate);
         } else {
-            kernels->dot(scratch->query, row, 0, 1, dimension, &item->distance);
-            item->distance = job->from->metric == VEX_METRIC_COSINE ? 1.0f - item->distance
-                                                                    : 0.0f - item->distance;
+            kernels->dot(scratch->query, row, 0, 1, dimension, &item->estimate);
+            item->estimate = (metric == VEX_METRIC_COSINE ? 1.0f : 0.0f) - item->estimate;
         }
-        item->distance = isnan(item->distance) ? INFINITY : item->distance;
+        item->estimate = isnan(item->estimate) ? INFINITY : item->estimate;
     }
-    /* A heap again, by the new distances. */
-    uint32_t count = found->count;
-    found->count = 0;
-    found->threshold = INFINITY;
-    for (uint32_t i = 0; i < count; i++) {
-        vexi_candidate item = found->items[i];
-        vexi_topk_push(found, item.distance, 0, item.row);
-    }
-    vexi_topk_sort(found);
-    for (uint32_t i = 0; i < count; i++) {
-        job->answers[(size_t)number * job->k + i] = (uint32_t)found->items[i].row;
-        job->distances[(size_t)number * job->k + i] = found->items[i].distance;
+    vexi_code_sort(scratch->found, job->k, job->k);
+    for (uint32_t i = 0; i < job->k; i++) {
+        job->answers[(size_t)number * job->k + i] = scratch->found[i].row;
+        job->distances[(size_t)number * job->k + i] = scratch->found[i].estimate;
     }
 }
 
-static vex_status block_init(block_scratch *scratch, const answering *job, vexi_arena *arena) {
+static bool block_init(block_scratch *scratch, const answering *job, vexi_arena *arena) {
     uint32_t dimension = job->from->dimension, chunk = chunk_rows_for(dimension);
     size_t padded = ((size_t)dimension + 15) / 16 * 16;
-    vex_error err;
     scratch->rows = vexi_arena_array(arena, (size_t)chunk * dimension, sizeof *scratch->rows);
     scratch->products = vexi_arena_array(arena, BLOCK_QUERIES * chunk, sizeof *scratch->products);
     scratch->bias = vexi_arena_array(arena, chunk, sizeof *scratch->bias);
     scratch->query = vexi_arena_alloc_aligned(arena, 64, padded * sizeof *scratch->query);
-    if (scratch->rows == NULL || scratch->products == NULL || scratch->bias == NULL ||
-        scratch->query == NULL) {
-        return VEX_MEMORY;
+    scratch->found = vexi_arena_array(arena, job->k, sizeof *scratch->found);
+    bool ready = scratch->rows != NULL && scratch->products != NULL && scratch->bias != NULL &&
+                 scratch->query != NULL && scratch->found != NULL;
+    if (ready) {
+        memset(scratch->query, 0, padded * sizeof *scratch->query);
     }
-    memset(scratch->query, 0, padded * sizeof *scratch->query);
-    for (uint32_t i = 0; i < BLOCK_QUERIES; i++) {
-        VEX_TRY(vexi_topk_init(&scratch->topk[i], job->k, arena, &err));
+    for (uint32_t i = 0; ready && i < BLOCK_QUERIES; i++) {
+        nearest *of = &scratch->nearest[i];
+        *of = (nearest){.threshold = INFINITY};
+        of->items = vexi_arena_array(arena, 2 * (size_t)job->k, sizeof *of->items);
+        ready = of->items != NULL;
     }
-    return VEX_OK;
+    return ready;
 }
 
 static void answer_block(void *argument, size_t block) {
@@ -182,7 +258,7 @@ static void answer_block(void *argument, size_t block) {
     vexi_arena arena;
     vexi_arena_init(&arena, job->env);
     block_scratch scratch;
-    if (block_init(&scratch, job, &arena) != VEX_OK) {
+    if (!block_init(&scratch, job, &arena)) {
         atomic_store(&job->failed, true);
         vexi_arena_deinit(&arena);
         return;
@@ -203,12 +279,12 @@ static void answer_block(void *argument, size_t block) {
         }
         kernels->dot_matrix(queries, count, scratch.rows, rows, dimension, scratch.products, rows);
         for (uint32_t q = 0; q < count; q++) {
-            offer(job, begin + q, &scratch.topk[q], &scratch, scratch.products + (size_t)q * rows,
-                  rows, first);
+            offer(job, begin + q, &scratch.nearest[q], &scratch,
+                  scratch.products + (size_t)q * rows, rows, first);
         }
     }
     for (uint32_t q = 0; q < count; q++) {
-        finish(job, begin + q, &scratch.topk[q], &scratch);
+        finish(job, begin + q, &scratch.nearest[q], &scratch);
     }
     vexi_arena_deinit(&arena);
 }
@@ -258,11 +334,11 @@ static float plain_distance(vex_metric metric, float distance) {
 }
 
 static uint32_t query_count_for(uint32_t row_count, uint32_t dimension) {
-    double count = QUERY_COST / ((double)row_count * dimension);
-    count = count > QUERIES_MAX ? QUERIES_MAX : count < QUERIES_MIN ? QUERIES_MIN : count;
-    uint32_t blocks = (uint32_t)count / (2 * BLOCK_QUERIES);
-    uint32_t half = blocks * BLOCK_QUERIES;
-    return 2 * (half < row_count ? half : row_count);
+    uint32_t count = row_count < LARGE_ROWS ? QUERIES_SMALL : QUERIES_LARGE;
+    while (count > QUERIES_MIN && (double)count * row_count * dimension > QUERY_COST) {
+        count -= 2 * BLOCK_QUERIES;
+    }
+    return count < 2 * (uint64_t)row_count ? count : 2 * row_count;
 }
 
 static vex_status answer(const vexi_env *env, const source *from, uint32_t first, uint32_t count,
@@ -277,7 +353,7 @@ static vex_status answer(const vexi_env *env, const source *from, uint32_t first
                      .distances = sample->distances + (size_t)first * sample->k};
     vexi_parallel(env, (count + BLOCK_QUERIES - 1) / BLOCK_QUERIES, answer_block, &job);
     if (atomic_load(&job.failed)) {
-        return vexi_no_memory(err, BLOCK_QUERIES * sizeof(vexi_candidate) * (size_t)sample->k);
+        return vexi_no_memory(err, BLOCK_QUERIES * 2 * sizeof(uint64_t) * (size_t)sample->k);
     }
     return VEX_OK;
 }

@@ -20,7 +20,11 @@
 /* Partial results are kept by lane: a chain of sums or maxima would wait for itself. */
 enum { LANES = 8 };
 
-/* Share of what is lost and kept by the codes' own bounds, in deviations times ... see code.h. */
+/* Deviations of the codes' own errors that a bound covers. Each row that is wanted and lies near
+ * the limit is lost with the probability of the normal tail, 3 % at 1.9, but hardly any lies so
+ * near: recall at 10 on SIFT 200k (32 and 96 of 1,024 lists) is 0.9572 and 0.9923 for 1.2, 0.9595
+ * and 0.9947 for 1.5, 0.9602 and 0.9956 for 1.9, 0.9603 and 0.9957 for 2.2; rows refined per query
+ * are 110, 142, 198, 252. The value of the RaBitQ paper is where it levels off. */
 #define EPSILON 1.9f
 
 /* The query's values as lists and centres are compared with them. */

@@ -21,7 +21,7 @@ enum { CHUNK_BLOCKS = 8, CHUNK_ROWS = CHUNK_BLOCKS * VEXI_CODE_BLOCK_ROWS };
 enum { SEED_BLOCKS = 16, SEED_ROWS = SEED_BLOCKS * VEXI_CODE_BLOCK_ROWS };
 
 #define ROUNDING       1e-6f
-#define PREFETCH_BYTES ((size_t)48 * 64)
+#define PREFETCH_BYTES ((size_t)128 * 64)
 
 vex_status vexi_code_pool_init(vexi_code_pool *pool, uint32_t k, float limit, vexi_arena *arena,
                                vex_error *err) {

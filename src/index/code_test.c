@@ -27,7 +27,8 @@ static float *floats(size_t count) {
     return aligned_alloc(64, (count * sizeof(float) / 64 + 1) * 64);
 }
 
-/* Fills rows and query; 0 normal around a far point, 1 clustered, 2 constant, 3 duplicates. */
+/* Fills rows and query; 0 normal around a far point, 1 clustered, 2 constant, 3 duplicates, 4 with
+ * nearly all that differs in the first coordinates, which the rotation must spread. */
 static void fill_case(list_case *c, int kind, uint64_t *random) {
     uint32_t dimension = c->layout.dimension;
     for (uint32_t i = 0; i < c->count; i++) {
@@ -40,6 +41,8 @@ static void fill_case(list_case *c, int kind, uint64_t *random) {
                 *value = vex_test_normal(&cluster) + 0.1f * vex_test_normal(random);
             } else if (kind == 2) {
                 *value = 1.5f;
+            } else if (kind == 4) {
+                *value = vex_test_normal(random) * expf(-8.0f * (float)j / (float)dimension);
             } else {
                 uint64_t same = i % 3 + 1000 * (uint64_t)j;
                 *value = vex_test_normal(&same);
@@ -48,8 +51,9 @@ static void fill_case(list_case *c, int kind, uint64_t *random) {
     }
     uint32_t near = (uint32_t)vex_test_below(random, c->count);
     for (uint32_t j = 0; j < dimension; j++) {
+        float size = kind == 4 ? expf(-8.0f * (float)j / (float)dimension) : 1.0f;
         c->query_values[j] =
-            c->values[(size_t)near * dimension + j] + 0.3f * vex_test_normal(random);
+            c->values[(size_t)near * dimension + j] + 0.3f * size * vex_test_normal(random);
     }
 }
 
@@ -183,12 +187,12 @@ static void tally_case(list_case *c, tally *out) {
 
 TEST(bounds_hold_and_estimates_are_unbiased) {
     uint64_t random = vex_test_seed(3);
-    static const uint32_t dimensions[] = {1, 3, 64, 100, 128, 321, 960};
+    static const uint32_t dimensions[] = {1, 3, 64, 100, 128, 321, 960, 1984, 4096};
     for (size_t m = 0; m < 3; m++) {
         for (size_t b = 0; b < 3; b++) {
             tally sums = {0};
             for (size_t d = 0; d < sizeof dimensions / sizeof *dimensions; d++) {
-                for (int kind = 0; kind < 4; kind++) {
+                for (int kind = 0; kind < 5; kind++) {
                     tally some = {0};
                     for (int trial = 0; trial < 6; trial++) {
                         uint32_t count = 1 + (uint32_t)vex_test_below(&random, 200);

@@ -18,7 +18,7 @@ typedef struct connection {
     uint32_t *queue;
     uint32_t queue_first;
     uint32_t queue_end;
-    uint32_t next_free; /* rows before have no free slot or were not reached */
+    uint32_t next_free; /* where the search for a free slot goes on, around all rows */
 } connection;
 
 static uint32_t *neighbours_of(const connection *c, uint32_t row) {
@@ -80,7 +80,8 @@ static uint32_t find_source(connection *c, uint32_t row) {
         return best->row;
     }
     while (!vexi_bitmap_get(c->reached, c->next_free) || !has_free_slot(c, c->next_free)) {
-        c->next_free++;
+        /* Rows passed before they were reached have free slots now: round again. */
+        c->next_free = c->next_free + 1 < builder->row_count ? c->next_free + 1 : 0;
     }
     return c->next_free;
 }

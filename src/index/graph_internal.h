@@ -51,6 +51,7 @@ void vexi_graph_search_around(const vexi_graph *graph, const vexi_code_query *qu
 enum {
     VEXI_GRAPH_LIST = 64,
     VEXI_GRAPH_CANDIDATES_MAX = 512,
+    VEXI_GRAPH_FAR_ENTRIES = 32, /* the first entries, spread over all rows */
     VEXI_GRAPH_DEGREE = 32,
     VEXI_GRAPH_DEGREE_MAX = 64
 };
@@ -104,10 +105,16 @@ vex_status vexi_graph_seed(vexi_graph_builder *builder, vex_error *err);
 
 /* graph_prune.c: order the candidates by distance (ties at random) without `row` and repetitions,
  * and put those to the front that the neighbourhood rule selects (at most degree), in order, then
- * the others, the nearest first. Returns how many were selected; *count: how many there are. fill:
- * relax the rule until all slots are taken, if that many remain. left: room for as many items. */
+ * the others, the nearest first. Returns how many were selected; *count: how many there are. left:
+ * room for as many items. */
 uint32_t vexi_graph_prune(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
-                          uint32_t *count, bool fill, vexi_graph_item *left);
+                          uint32_t *count, vexi_graph_item *left);
+
+/* Choose a row's neighbours for all slots: the first `edges` of the items are edges selected from
+ * either end, which go before the others. Puts the chosen to the front and then those left. Returns
+ * how many distinct items there are. */
+uint32_t vexi_graph_fill(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items,
+                         uint32_t edges, uint32_t count, vexi_graph_item *left);
 
 /* graph_connect.c: make every row reachable from the entries. */
 vex_status vexi_graph_connect(vexi_graph_builder *builder, vex_error *err);

@@ -12,12 +12,12 @@
 #include "index/ivf_internal.h"
 #include "index/kmeans_near.h"
 
-#define SAMPLE_PER_LIST       64u
+#define SAMPLE_PER_LIST       128u
 #define ITERATION_MAX_DEFAULT 10u
 #define CHUNK_ROWS            1024u
 /* From so many lists on training and assignment go by groups of centroids. */
 #define TREE_LISTS  512u
-#define TREE_ROUNDS 2u
+#define TREE_ROUNDS 3u
 
 static vex_status sample_rows(const vexi_env *env, uint32_t row_count, uint32_t sample_count,
                               uint64_t *random, uint32_t **out, vex_error *err) {

@@ -27,9 +27,12 @@
 #define PART_STEP 4u
 #define PART_MIN  12u
 /* A cluster of less than 1 / TINY of the mean size moves into one of more than LARGE times the
- * mean, until SPLIT_END iterations before the last. */
+ * mean, one of less than 1 / SMALL into one of more than GIANT times, until SPLIT_END iterations
+ * before the last. */
 #define TINY      8u
 #define LARGE     2u
+#define SMALL     2u
+#define GIANT     3u
 #define SPLIT_END 3u
 
 uint64_t vexi_kmeans_random(uint64_t *state) {
@@ -277,14 +280,15 @@ void vexi_kmeans_split_largest(const vexi_kmeans_rows *rows, const uint32_t *fir
         sizes[c] = first[c + 1] - first[c];
     }
     for (uint32_t c = 0; c < cluster_count; c++) {
-        if (sizes[c] > mean / TINY) {
+        if (sizes[c] > mean / SMALL) {
             continue;
         }
         uint32_t largest = 0;
         for (uint32_t i = 1; i < cluster_count; i++) {
             largest = sizes[i] > sizes[largest] ? i : largest;
         }
-        if (sizes[c] > 0 && sizes[largest] / LARGE <= mean) {
+        uint32_t times = sizes[c] <= mean / TINY ? LARGE : GIANT;
+        if (sizes[c] > 0 && sizes[largest] / times <= mean) {
             continue;
         }
         uint32_t size = first[largest + 1] - first[largest];

@@ -190,6 +190,7 @@ static vexi_effort segment_effort(const vexi_view *view, const vexi_source *sour
         /* A beam of most rows is slower than comparing them: the table could not tell. */
         if (effort.ef <= live / 4) {
             effort.way = VEXI_WAY_GRAPH;
+            effort.graph = graph;
             effort.cost_ns =
                 1.3 * effort.ef *
                 (100.0 + 32.0 * code_cost(graph->padded) + row_cost(view->schema->dimension));

@@ -112,6 +112,11 @@ static vex_status visit_run(void *argument, vex_error *err) {
         if (pool->capacity - pool->count < list.row_count) {
             break; /* the caller makes room */
         }
+        if (job->next + 1 < job->count) {
+            const visit *after = job->visits[job->next + 1];
+            vexi_code_list ahead = list_of(job, after);
+            vexi_code_prefetch(&after->owner->code, &ahead);
+        }
         vexi_code_scan(&v->owner->code, &list, v->square, job->hidden, pool);
         job->next = job->next + 1;
         if (job->one_only) {

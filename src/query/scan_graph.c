@@ -104,7 +104,7 @@ static vex_status scan_otherwise(vexi_scan *scan, uint32_t source, uint32_t quer
 vex_status vexi_scan_graph(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
                            vex_error *err) {
     const vexi_source *from = &scan->view->sources[source];
-    const vexi_graph_file *file = vexi_source_graph(from);
+    const vexi_graph_file *file = effort->graph;
     const vexi_schema *schema = scan->view->schema;
     if (scan->scratch->graph == NULL) {
         VEX_TRY(vexi_graph_scratch_create(scan->env, &scan->scratch->graph, err));

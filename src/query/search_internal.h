@@ -28,6 +28,9 @@ typedef struct vexi_effort {
     vexi_way way;
     uint32_t probe_count; /* lists, where no row is hidden */
     uint32_t ef;
+    /* VEXI_WAY_GRAPH: the graph. Kept, because a search that meets damage takes the segment's away
+     * from those that begin later. */
+    const vexi_graph_file *graph;
     float recall;   /* that was asked for */
     double cost_ns; /* of a query, about */
 } vexi_effort;

@@ -536,6 +536,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_cancel(env, &lake->tables[i]->flush_task);
     }
+    vexi_cancel(env, &lake->index_task); /* a flush that ended meanwhile may have asked for it */
     vex_status status = vexi_wal_destroy(lake->wal, err);
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_table_release(lake->tables[i]);

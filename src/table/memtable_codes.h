@@ -13,7 +13,10 @@
  *  2. A chunk's error bound only grows and is stored before the count that it belongs to: whatever
  *     bound a reader meets, it holds for the rows that it may read.
  *
- * Tried and dropped: refinement records beside the codes, see memtable_codes.c. */
+ * Measured (AVX2, SIFT, 131,072 rows, 84 MiB): 0.3 us a row to encode, as much as to append; the
+ * ten nearest cost 0.16 ms for the scan and 0.36 ms for 1,400 exact distances, against 2.5 ms for
+ * comparing all. Refinement records of 4 bits would save most of the 0.36 ms, but take 72 bytes a
+ * row and several times the encoding, for rows that live for minutes. */
 #ifndef VEXI_TABLE_MEMTABLE_CODES_H
 #define VEXI_TABLE_MEMTABLE_CODES_H
 

@@ -145,6 +145,18 @@ vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uin
     return table_mend(table, segment, &damage, err);
 }
 
+bool vexi_view_mend(vexi_table *table, const vexi_view *view) {
+    bool mended = false;
+    for (size_t i = 0; i < view->source_count; i++) {
+        vexi_segment *segment = view->sources[i].segment;
+        if (segment != NULL && vexi_segment_index_damaged(segment) &&
+            vexi_segment_mendable(segment)) {
+            mended = vexi_view_index_damaged(table, view, (uint32_t)i, NULL) == VEX_OK || mended;
+        }
+    }
+    return mended;
+}
+
 /* ---- Indexing ---------------------------------------------------------------------------------
  */
 

@@ -232,7 +232,7 @@ void vexi_segment_graph_retire(vexi_segment *segment) {
         return;
     }
     __atomic_sub_fetch(&segment->core->graph_bytes, graph->object.size_bytes, __ATOMIC_RELAXED);
-    state_set(segment, VEXI_GRAPH_MISSING);
+    state_set(segment, VEXI_GRAPH_UNKNOWN);
     /* Views may be walking it. */
     graph->next = __atomic_load_n(&segment->graph_retired, __ATOMIC_ACQUIRE);
     while (!__atomic_compare_exchange_n(&segment->graph_retired, &graph->next, graph, false,

@@ -1,9 +1,10 @@
 /* A segment's graph: a second file beside its index file, optional, found by its name.
  *
  *     unknown ──► missing ──build──► (file is there) ──map, check──► loaded
- *        │           ▲                                     │
- *        │           └──────── damaged: removed ◄──────────┘
- *        └──► no room: the file is there, but the memory for graphs is taken
+ *        │           ▲                                │           │
+ *        │           └──── damaged: file removed ◄────┘           │
+ *        ├──► no room: memory for graphs is taken                 │
+ *        └◄───────────── a search met damage ─────────────────────┘
  *
  * Only the lake's index task (index_task.c) moves a segment along; a search that meets damage takes
  * the graph away. A graph is published by one pointer: views that run see it at their next segment.

@@ -186,6 +186,10 @@ vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, s
 vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uint32_t source,
                                    vex_error *err);
 
+/* For a caller that cannot name the source: do so to all segments of the view whose index files
+ * proved damaged since it was made. True: take a new view and ask again. */
+bool vexi_view_mend(vexi_table *table, const vexi_view *view);
+
 /* The segment's IVF head, or NULL for memtables and flat segments. */
 const vexi_index_file *vexi_source_ivf(const vexi_source *source);
 /* VEX_OK, or the damage that searching this source would meet; names the object. */
