@@ -95,7 +95,6 @@ TEST(ivf) {
 
 TEST(graph) {
     run(VEX_INDEX_HNSW, 4, VEX_METRIC_L2, false);
-    run(VEX_INDEX_HNSW, 4, VEX_METRIC_IP, false);
 }
 
 TEST(memtable) {

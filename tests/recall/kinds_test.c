@@ -29,7 +29,7 @@ static void check(vex_lake *lake, const set *s, const float *queries, kind k, co
     /* Graphs of a few dimensions may ask for beams that lists beat. */
     bool walked = stats.segment_graph_count > 0;
     CHECK(walked == (k == GRAPH) || (k == GRAPH && s->dimension < 17));
-    CHECK_EQ(stats.segment_ivf_count, k == IVF_1 || k == IVF_4 || k == IVF_8 ? 1 : 0);
+    CHECK_EQ(stats.segment_ivf_count, k == FLAT || k == MEMTABLE || walked ? 0 : 1);
     switch (k) {
     case FLAT:
         CHECK(stats.row_count >= live * QUERIES);
@@ -58,10 +58,11 @@ static void check(vex_lake *lake, const set *s, const float *queries, kind k, co
 
 static void run(kind k, uint32_t dimension, vex_metric metric) {
     static const uint32_t bits[] = {0, 1, 4, 8, 0, 0};
-    int count = dimension <= 128 ? 2000 : dimension <= 768 ? 1200 : 640;
+    int count = dimension <= 128 ? 1500 : dimension <= 768 ? 800 : 640;
+    count = k == GRAPH ? 4100 : count; /* smaller segments have none */
     int later = count / 5;
     printf("   %s, %s, dimension %u\n", kind_names[k], metric_names[metric], dimension);
-    set *s = set_create(dimension, count + later, 40, 0.4f, dimension * 100 + metric * 10 + k);
+    set *s = set_create(dimension, count + later, 40, 0.9f, dimension * 100 + metric * 10 + k);
     float *queries = set_queries(s, QUERIES);
     vex_lake *lake;
     CHECK_OK(vex_lake_open("mem://", NULL, &lake, &err));
@@ -95,7 +96,9 @@ static void run_dimension(uint32_t dimension, int number) {
     static const kind pairs[3][2] = {{IVF_4, MEMTABLE}, {GRAPH, IVF_1}, {FLAT, IVF_8}};
     for (int metric = VEX_METRIC_L2; metric <= VEX_METRIC_IP; metric++) {
         const kind *pair = pairs[(number + metric) % 3];
-        run(pair[0], dimension, (vex_metric)metric);
+        if (pair[0] != GRAPH || dimension == 17 || dimension == 96) { /* building takes time */
+            run(pair[0], dimension, (vex_metric)metric);
+        }
         run(pair[1], dimension, (vex_metric)metric);
     }
 }
