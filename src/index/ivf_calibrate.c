@@ -10,10 +10,10 @@
  * Queries from outside are harder than rows, which have relatives in the segment: on 20,000
  * sentence embeddings with 500 real queries, rows miss half as much. So the table asks for 0.45 of
  * the misses, and for a standard error more, so that the chance of the draw rarely leaves a search
- * below its target. There, over four seeds, the probes for 0.95 gave 0.953 to 0.961 and those for
- * 0.99 gave 0.989 to 0.993, with 4 to 13 % more probes than would have done. On SIFT, whose queries
- * are like its rows, rows alone would foretell the probes within 6 %; this takes 23 to 50 % more
- * and gives 0.973 and 0.994.
+ * below its target. There, over four seeds, the probes for 0.95 gave 0.959 to 0.965 and those for
+ * 0.99 gave 0.990 to 0.993, with 0 to 18 % more probes than would have done. On SIFT, whose queries
+ * are like its rows, rows alone would foretell the probes within 6 %; this takes 23 to 79 % more
+ * and gives 0.973 to 0.981 and 0.994 to 0.997.
  *
  * Tried without gain: noise of up to half of the tenth neighbour's distance (hardly moves text),
  * midpoints of rows (easier than rows), weights by the neighbours' distance and the half of the
