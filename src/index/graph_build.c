@@ -384,7 +384,9 @@ static vex_status make_entries(vexi_graph_builder *builder, float *scratch, vex_
 
 static vex_status workers_make(vexi_graph_builder *builder, vex_error *err) {
     const vexi_env *env = builder->env;
-    uint32_t count = env->thread_count > 0 ? env->thread_count : 1;
+    /* One for every thread of the environment and for the caller, which may be none of them: then
+     * nobody ever waits for one. */
+    uint32_t count = env->thread_count + 1;
     builder->workers = vexi_calloc(env, count, sizeof *builder->workers);
     if (builder->workers == NULL) {
         return vexi_no_memory(err, count * sizeof *builder->workers);
