@@ -302,9 +302,12 @@ TEST(rank_is_sorted) {
 
 TEST(defaults) {
     CHECK_EQ(vexi_ivf_default_list_count(0, 8), 0);
-    CHECK_EQ(vexi_ivf_default_list_count(999, 8), 0);
+    CHECK_EQ(vexi_ivf_default_list_count(999, 4096), 0);
+    CHECK(vexi_ivf_default_list_count(1000, 4096) > 0);
+    CHECK_EQ(vexi_ivf_default_list_count(3999, 384), 0); /* below 6 MiB */
+    CHECK(vexi_ivf_default_list_count(3999, 512) > 0);
     uint32_t last = 0;
-    for (uint64_t rows = 1000; rows < (uint64_t)1 << 40; rows *= 2) {
+    for (uint64_t rows = 4000; rows < (uint64_t)1 << 40; rows *= 2) {
         uint32_t lists = vexi_ivf_default_list_count(rows, 128);
         CHECK(lists >= last && lists >= 44 && lists <= 65536);
         last = lists;
