@@ -470,8 +470,8 @@ typedef struct vex_import_options {
  * VEX_INVALID    a file without vectors, ragged or not finite vectors (err->row is the row), ids
  *                that are empty or too long, a column whose type does not fit.
  *
- * Peak memory beyond the mapped input is about four times the import segment size (64 MiB of
- * vectors), whatever the files' size. Nothing is imported on failure. */
+ * Peak memory beyond the mapped input is about two and a half times the vectors of a segment
+ * (segment_size_bytes), whatever the files' size. Nothing is imported on failure. */
 VEX_API VEX_MUST_USE vex_status vex_import(vex_lake *lake, vex_string collection,
                                            const char *const *paths, size_t path_count,
                                            const vex_import_options *options, uint64_t *row_count,

@@ -28,7 +28,7 @@ uint32_t vexi_calibration_find(const vexi_calibration *table, float recall, uint
 
 /* Queries and their exact answers from the rows of a segment. */
 typedef struct vexi_calibration_sample {
-    uint32_t query_count; /* even: rows, then as many made from the same rows by moving them   */
+    uint32_t query_count; /* even: rows, then as many others that were moved a little           */
     uint32_t k;           /* answers per query: min(1000, rows - 1) */
     float *queries;       /* query_count x dimension, 64-byte aligned; unit length under cosine */
     uint32_t *excluded;   /* query_count: the row that it was made from, which is no answer */

@@ -2,8 +2,8 @@
  *
  * Half of the queries are rows, each excluded from its own answer together with all rows equal to
  * it (an equal row would be found at once and say nothing about queries that are not in the
- * segment; only where there are not enough others do equal rows count). The other half are the
- * same rows moved a little in a random direction, and excluded too.
+ * segment; only where there are not enough others do equal rows count). The other half are
+ * other rows, moved a little in a random direction, and excluded too.
  *
  * Answers come from blocked matrix products: a block of queries against a chunk of rows that is
  * gathered, scaled (cosine) or moved by the rows' mean (squared distances: large common offsets
@@ -300,37 +300,58 @@ static void normal_pair(uint64_t *random, float out[2]) {
     out[1] = (float)(length * sin(angle));
 }
 
-/* A query near `row`: moved in a random direction by MOVE times the distance to its tenth nearest
- * row. */
-static void perturb(const source *from, const float *row, float tenth, uint64_t *random,
-                    float *out) {
+/* Move a query in a random direction by MOVE times a distance. */
+static void perturb(const source *from, float distance, uint64_t *random, float *query) {
     uint32_t dimension = from->dimension;
-    float scale = MOVE * tenth / sqrtf((float)dimension);
+    float scale = MOVE * distance / sqrtf((float)dimension);
     float pair[2] = {0, 0};
     for (uint32_t j = 0; j < dimension; j++) {
         if (j % 2 == 0) {
             normal_pair(random, pair);
         }
-        out[j] = row[j] + scale * pair[j % 2];
+        query[j] += scale * pair[j % 2];
     }
     if (from->metric == VEX_METRIC_COSINE) {
         float square;
-        vexi_kernels_get()->norm((const uint8_t *)out, 0, 1, dimension, &square);
+        vexi_kernels_get()->norm((const uint8_t *)query, 0, 1, dimension, &square);
         float inverse = square > 0 ? 1.0f / sqrtf(square) : 0.0f;
         for (size_t j = 0; j < dimension; j++) {
-            out[j] *= inverse;
+            query[j] *= inverse;
         }
     }
 }
 
-/* A distance in the space that rows are moved in. */
-static float plain_distance(vex_metric metric, float distance) {
-    if (!(distance > 0) || isinf(distance)) {
+/* How far the tenth nearest is from rows in a rather dense place (the lower quartile), in the space
+ * that rows are moved in. The first `count` queries are answered; their items are scratch here. */
+static float typical_distance(const vexi_calibration_sample *sample, uint32_t count,
+                              vex_metric metric) {
+    uint64_t items[QUERIES_LARGE];
+    size_t near = sample->k < NEIGHBOUR ? sample->k - 1 : NEIGHBOUR - 1;
+    for (uint32_t i = 0; i < count; i++) {
+        items[i] = item_of(sample->distances[i * sample->k + near], i);
+    }
+    uint32_t quarter = count / 4 + 1;
+    select_least(items, count, quarter);
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < quarter && i < count; i++) {
+        most = items[i] > most ? items[i] : most;
+    }
+    float distance = key_of(most);
+    if (!(distance > 0) || isinf(distance) || metric == VEX_METRIC_IP) {
         return 0; /* inner products have no scale */
     }
-    return metric == VEX_METRIC_L2       ? sqrtf(distance)
-           : metric == VEX_METRIC_COSINE ? sqrtf(2 * distance)
-                                         : 0;
+    return metric == VEX_METRIC_L2 ? sqrtf(distance) : sqrtf(2 * distance);
+}
+
+/* Queries first .. + count: a row at random from each of as many equal stretches. */
+static void pick_rows(const source *from, uint32_t first, uint32_t count, uint64_t *random,
+                      vexi_calibration_sample *sample) {
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t begin = i * from->row_count / count, end = (i + 1) * from->row_count / count;
+        uint32_t row = (uint32_t)(begin + vexi_kmeans_random(random) % (end - begin));
+        sample->excluded[first + i] = row;
+        take_row(from, from->rows[row], sample->queries + (first + i) * from->dimension);
+    }
 }
 
 static uint32_t query_count_for(uint32_t row_count, uint32_t dimension) {
@@ -399,18 +420,12 @@ vex_status vexi_calibration_sample_init(const vexi_env *env, const float *const 
         from.middle = middle;
     }
     uint32_t half = sample.query_count / 2;
-    for (uint64_t i = 0; i < half; i++) {
-        uint64_t first = i * row_count / half, end = (i + 1) * row_count / half;
-        uint32_t row = (uint32_t)(first + vexi_kmeans_random(&random) % (end - first));
-        sample.excluded[i] = sample.excluded[half + i] = row;
-        take_row(&from, rows[row], sample.queries + i * dimension);
-    }
+    pick_rows(&from, 0, half, &random, &sample);
     VEX_TRY_GOTO(status, done, answer(env, &from, 0, half, &sample, err));
-    for (size_t i = 0; i < half; i++) {
-        size_t near = sample.k < NEIGHBOUR ? sample.k - 1 : NEIGHBOUR - 1;
-        float distance = plain_distance(metric, sample.distances[i * sample.k + near]);
-        perturb(&from, sample.queries + i * dimension, distance, &random,
-                sample.queries + (half + i) * dimension);
+    float distance = typical_distance(&sample, half, metric);
+    pick_rows(&from, half, half, &random, &sample);
+    for (size_t i = half; i < sample.query_count; i++) {
+        perturb(&from, distance, &random, sample.queries + i * dimension);
     }
     VEX_TRY_GOTO(status, done, answer(env, &from, half, half, &sample, err));
     if (from.middle != NULL) {

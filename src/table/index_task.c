@@ -169,7 +169,8 @@ void index_run(void *argument) {
         return;
     }
     if (failed) {
-        vexi_submit(lake->core->env, &lake->index_task, INDEX_RETRY_MS << lake->index_failures);
+        vexi_submit(lake->core->env, &lake->index_task,
+                    (uint32_t)INDEX_RETRY_MS << lake->index_failures);
         lake->index_failures += lake->index_failures < INDEX_RETRY_SHIFT_MAX ? 1 : 0;
         return;
     }

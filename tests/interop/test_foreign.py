@@ -109,6 +109,24 @@ def test_appended_rows_are_found_and_can_be_deleted(tmp_path):
     verify(tmp_path)
 
 
+def test_a_foreign_file_is_indexed_by_and_by(tmp_path):
+    """Its rows move to files of ours with an index, and stay the same to everybody."""
+    with collection(tmp_path) as (client, table, values):
+        foreign = vectors(2, 60)
+        deltalake.write_deltalake(table, arrow_rows([f"new-{i}" for i in range(60)], foreign, range(60)), mode="append")
+        eventually(lambda: size(client) == 260 and info(client, "segments-unindexed") == 0)
+        seen = deltalake.DeltaTable(table)
+        assert seen.history(1)[0]["operation"] == "OPTIMIZE"
+        rows = {row["id"]: row for row in seen.to_pyarrow_table().to_pylist()}
+        assert len(rows) == 260
+        for i in (0, 31, 59):
+            assert nearest(client, foreign[i]) == [(f"new-{i}", 0.0, b"foreign new-%d" % i, i)]
+            assert numpy.array_equal(numpy.float32(rows[f"new-{i}"]["vector"]), foreign[i])
+            assert rows[f"new-{i}"]["count"] == i
+        assert nearest(client, values[5])[0][:2] == ("own-5", 0.0)
+    verify(tmp_path)
+
+
 def test_an_append_between_writes_and_their_flush(tmp_path):
     """The commit of a flush finds that the log moved, and is built anew on top."""
     with collection(tmp_path) as (client, table, values):
