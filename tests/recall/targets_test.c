@@ -132,4 +132,4 @@ TEST(real_queries) {
     CHECK_OK(vex_lake_close(lake, &err));
 }
 
-TEST_MAIN(RUN(lists); RUN(graphs); RUN(real_queries))
+TEST_MAIN(RUN(real_queries); RUN(lists); RUN(graphs))
