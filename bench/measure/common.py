@@ -47,7 +47,7 @@ class Section:
 
     def line(self, what, value, unit, target=None, holds=None, note=""):
         self.lines.append({"what": what, "value": value, "unit": unit, "target": target,
-                           "holds": holds, "note": note})
+                           "holds": None if holds is None else bool(holds), "note": note})
 
     def command(self, words):
         self.commands.append(" ".join(str(w).replace(str(ROOT) + "/", "") for w in words))
@@ -69,7 +69,8 @@ class Section:
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / f"{self.name}.json").write_text(json.dumps(
             {"section": self.name, "data": self.data, "commands": self.commands, "scale": SCALE,
-             "machine": machine, "lines": self.lines, "raw": self.raw}, indent=1) + "\n")
+             "machine": machine, "lines": self.lines, "raw": self.raw}, indent=1,
+            default=lambda value: value.item()) + "\n")  # numpy's numbers
 
 
 def number_text(value):

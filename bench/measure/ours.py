@@ -1,4 +1,4 @@
-"""Our indexes over the sets of datasets.py, and their recall/QPS curves, in the terms of peers.py."""
+"""Our indexes over the sets of vectorsets.py, and their recall/QPS curves, in the terms of peers.py."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 import common
-import datasets
+import vectorsets
 import peers
 
 ONE_SEGMENT = 8 << 30
@@ -117,10 +117,10 @@ class Peer:
         self.built, self.version = first["built"], first["version"]
 
     def _line(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
-        return line
+        for line in self.process.stdout:
+            if line.startswith("{"):  # some libraries talk while they build
+                return line
+        raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
 
     def run(self, parameters):
         self.process.stdin.write(f"run {json.dumps(parameters)}\n")

@@ -9,18 +9,18 @@ import time
 
 import numpy as np
 
-import datasets
+import vectorsets
 import peers
 
 
 def main():
     import lancedb
     import pyarrow
-    data = datasets.get(sys.argv[1])
+    data = vectorsets.get(sys.argv[1])
     rows, truth = data.rows(), peers.Truth(data)
     queries = data.queries()[:200]
     truth.nearest, truth.queries = truth.nearest[:200], truth.queries[:200]
-    home = datasets.folder() / "lancedb"
+    home = vectorsets.folder() / "lancedb"
     base = lancedb.connect(str(home))
     begun = time.process_time()
     flat = pyarrow.array(np.ascontiguousarray(rows).ravel())

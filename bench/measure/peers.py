@@ -13,7 +13,7 @@ CPU time, in two ways. `single`: the library sees one query at a time. A call th
 microseconds that no C user would pay; so where the library merely loops over the queries of a call,
 all are given in one, and faiss is called with prepared pointers. `batch`: one call for all 1,000
 queries, where that lets the library share work between them (faiss' IVF, SymphonyQG's search_batch).
-Built indexes and their costs stay in the cache folder of datasets.py, in peers/; so do the curves,
+Built indexes and their costs stay in the cache folder of vectorsets.py, in peers/; so do the curves,
 under set, peer, versions and CPU.
 """
 
@@ -32,7 +32,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 
-import datasets
+import vectorsets
 
 K = 10
 REPEATS = 2
@@ -453,7 +453,7 @@ class Worker:
         self.data, self.name, self.peer = data, name, PEERS[name]()
         self.truth = Truth(data)
         self.queries = np.ascontiguousarray(data.queries())
-        home = datasets.folder() / "peers"
+        home = vectorsets.folder() / "peers"
         home.mkdir(exist_ok=True)
         version = importlib.metadata.version(self.peer.package)
         path = home / f"{data.name}.{name}.{version}.index"
@@ -574,7 +574,7 @@ def qps_at(points, recall):
 
 
 def cache_path():
-    return datasets.folder() / "peers" / "curves.json"
+    return vectorsets.folder() / "peers" / "curves.json"
 
 
 def cached():
@@ -607,7 +607,7 @@ def measure(set_name, peer, again=False):
 
 
 def build_main(set_name, peer):
-    rows, made = np.array(datasets.get(set_name).rows()), PEERS[peer]()
+    rows, made = np.array(vectorsets.get(set_name).rows()), PEERS[peer]()
     before, cpu, wall = resident(), time.process_time(), time.monotonic()
     made.build(rows)
     print(json.dumps({"cpu_s": time.process_time() - cpu, "wall_s": time.monotonic() - wall,
@@ -615,7 +615,7 @@ def build_main(set_name, peer):
 
 
 def curve_main(set_name, peer):
-    worker = Worker(datasets.get(set_name), peer)
+    worker = Worker(vectorsets.get(set_name), peer)
     points = worker.curve()
     print(json.dumps({"version": worker.version, "built": worker.built, "points": points,
                       "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -623,7 +623,7 @@ def curve_main(set_name, peer):
 
 
 def serve_main(set_name, peer):
-    worker = Worker(datasets.get(set_name), peer)
+    worker = Worker(vectorsets.get(set_name), peer)
     print(json.dumps({"version": worker.version, "built": worker.built,
                       "rss_bytes": resident()}), flush=True)
     for line in sys.stdin:

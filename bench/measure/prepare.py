@@ -1,11 +1,11 @@
 """What `bench/run prepare` makes once: the sets, and what other libraries build of them.
 
-All of it stays in the cache folder (datasets.py), so that a run of the sections spends its time on
+All of it stays in the cache folder (vectorsets.py), so that a run of the sections spends its time on
 measuring. On a quiet machine it takes about half an hour; what is there already is kept."""
 
 import time
 
-import datasets
+import vectorsets
 import ours
 import peers
 import redis8
@@ -24,13 +24,13 @@ def wanted():
 
 
 def prepare():
-    for name in datasets.SETS:
-        ours.npy(datasets.get(name))
+    for name in vectorsets.SETS:
+        ours.npy(vectorsets.get(name))
     for set_name, name in wanted():
         begun = time.monotonic()
         peers.measure(set_name, name)
-        datasets.say(f"{set_name}: {name}, {time.monotonic() - begun:.0f} s")
+        vectorsets.say(f"{set_name}: {name}, {time.monotonic() - begun:.0f} s")
     if redis8.words():
         redis8.filled(section_resp.SET)
-        datasets.say("Redis is filled")
+        vectorsets.say("Redis is filled")
     section_resp.lancedb_cached()

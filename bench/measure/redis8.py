@@ -1,7 +1,7 @@
 """A redis-server that has vector sets (8.0 and later), to compare VSIM and VADD with.
 
 One on the PATH is taken if it is new enough. Otherwise Debian's newer release has one: its package
-and the libraries that it needs are unpacked in the cache folder of datasets.py and run from there by
+and the libraries that it needs are unpacked in the cache folder of vectorsets.py and run from there by
 their own loader; nothing is installed."""
 
 import os
@@ -13,7 +13,7 @@ import time
 import redis
 
 import common
-import datasets
+import vectorsets
 
 RELEASE = "trixie"
 PACKAGES = ("redis-server", "redis-tools", "libc6", "libatomic1", "libjemalloc2", "liblzf1",
@@ -23,7 +23,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def _unpacked():
-    home = datasets.folder() / "redis8"
+    home = vectorsets.folder() / "redis8"
     root = home / "root"
     if not root.exists():
         lists, packages, part = home / "lists", home / "packages", home / "part"
@@ -35,7 +35,7 @@ def _unpacked():
         options = ["-q", "-o", f"Dir::Etc::SourceList={sources}", "-o",
                    "Dir::Etc::SourceParts=/dev/null", "-o", f"Dir::State::Lists={lists}", "-o",
                    f"Dir::Cache={home / 'cache'}", "-o", "APT::Sandbox::User=root"]
-        datasets.say(f"redis-server of {RELEASE}")
+        vectorsets.say(f"redis-server of {RELEASE}")
         quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(["apt-get", *options, "update"], **quiet)
         subprocess.run(["apt-get", *options, "download", *PACKAGES], cwd=packages, **quiet)
@@ -56,7 +56,7 @@ def words():
             return [root / "usr/lib64/ld-linux-x86-64.so.2", "--library-path",
                     root / "usr/lib/x86_64-linux-gnu", root / "usr/bin/redis-server"]
         except (subprocess.CalledProcessError, OSError) as problem:
-            datasets.say(f"no redis-server with vector sets: {problem}")
+            vectorsets.say(f"no redis-server with vector sets: {problem}")
     return None
 
 
@@ -69,8 +69,8 @@ def start(port, *more, folder=None):
 
 def filled(set_name):
     """The folder with a dump.rdb whose key `c` holds the set, and what VADD of its rows cost."""
-    data = datasets.get(set_name)
-    folder = datasets.folder() / "redis8" / set_name
+    data = vectorsets.get(set_name)
+    folder = vectorsets.folder() / "redis8" / set_name
     note = folder / "vadd.json"
     if not note.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,8 @@ the set as one index; so do we (one segment). The peers are those of peers.py th
 show to be the fastest of their kind; for each side the settings on both sides of a recall run in
 turns, three rounds, and the median speeds are interpolated. Speed is queries per CPU-second."""
 
-import json
-import shutil
-
 import common
-import datasets
+import vectorsets
 import ours
 import peers
 
@@ -23,8 +20,7 @@ DEFAULT = {
     "sift-200k": ("hnswlib-M16", "symqg-32", "faiss-ivfpq-1024-64", "rabitq-ivf-1024-9bit",
                   "rabitq-ivf-1024-5bit", "rabitq-ivf-1024-32bit", "faiss-HNSW32",
                   "usearch-M16-bf16", "vsag-sq8", "faiss-rabitq-1024-1bit"),
-    "sift-1m": ("hnswlib-M16", "symqg-32", "faiss-ivfpq-4096-64", "rabitq-ivf-4096-9bit",
-                "rabitq-ivf-4096-32bit"),
+    "sift-1m": ("hnswlib-M16", "symqg-32", "faiss-ivfpq-2048-64", "rabitq-ivf-4096-32bit"),
     "text": ("hnswlib-M16", "symqg-32", "faiss-ivfpq-512-96", "rabitq-ivf-512-9bit",
              "rabitq-ivf-512-32bit"),
 }
@@ -70,7 +66,7 @@ def describe(found):
 
 
 def one_set(section, set_name):
-    data = datasets.get(set_name)
+    data = vectorsets.get(set_name)
     cached = known_curves(set_name)
     truth = peers.Truth(data)
     mine = {"vexlake HNSW": ours.Ours(data, "hnsw", truth=truth),

@@ -14,7 +14,7 @@ import numpy as np
 import redis
 
 import common
-import datasets
+import vectorsets
 import redis8
 
 SHORT, LONG, CONNECTIONS, DEPTH = 100_000, 1_000_000, 8, 256
@@ -60,7 +60,7 @@ def one_run(data, count, flush):
 
 
 def measure():
-    data = datasets.get("sift-1m")
+    data = vectorsets.get("sift-1m")
     section = common.Section("inserts", f"VSET of SIFT descriptors, {CONNECTIONS} connections x "
                              f"{DEPTH} in flight, durability always, INDEX ivf")
     short = [one_run(data, common.scaled(SHORT), False) for _ in range(3)]

@@ -9,7 +9,7 @@ import shutil
 import time
 
 import common
-import datasets
+import vectorsets
 import ours
 import peers
 from section_resp import ask, numbers
@@ -44,7 +44,7 @@ def measure():
                              f"{SEGMENT >> 20} MiB")
     found = {}
     for name in ("syn-1m", "syn-10m"):
-        data = datasets.get(name)
+        data = vectorsets.get(name)
         truth = peers.Truth(data)
         path, built = ours.lake(data, "ivf", segment_size=SEGMENT)
         found[name] = over_resp(data, truth, path) | {"built": built}

@@ -1,7 +1,7 @@
 """memtable: a search over a full memtable of 64 MiB, 128 dimensions, in process."""
 
 import common
-import datasets
+import vectorsets
 import peers
 
 LIMIT, FULL, STEP, ROUNDS = 64 << 20, 0.97, 2000, 5
@@ -9,7 +9,7 @@ TARGET_MS = 1
 
 
 def measure():
-    data = datasets.get("sift-1m")
+    data = vectorsets.get("sift-1m")
     lake = common.fresh(common.OUT / "lake-memtable")
     section = common.Section("memtable", "SIFT descriptors, 128-d, k 10, one thread, RECALL 0.95")
     with common.Driver(lake, "c", data.queries_path, data.dimension) as driver:

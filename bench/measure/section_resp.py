@@ -14,7 +14,7 @@ import numpy as np
 import redis
 
 import common
-import datasets
+import vectorsets
 import ours
 import peers
 import redis8
@@ -49,13 +49,13 @@ def numbers(ids):
 
 def cosine_truth(data):
     """Exact neighbours under cosine, as Truth takes them."""
-    path = datasets.folder() / f"{data.name}-cosine-gt.i32"
+    path = vectorsets.folder() / f"{data.name}-cosine-gt.i32"
     if not path.exists():
         rows, queries = np.array(data.rows()), data.queries()
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        nearest = np.argsort(-(queries @ rows.T), axis=1)[:, :datasets.NEAREST]
-        datasets.write(path, nearest.astype(np.int32))
-    return np.fromfile(path, np.int32).reshape(-1, datasets.NEAREST)[:, :K]
+        nearest = np.argsort(-(queries @ rows.T), axis=1)[:, :vectorsets.NEAREST]
+        vectorsets.write(path, nearest.astype(np.int32))
+    return np.fromfile(path, np.int32).reshape(-1, vectorsets.NEAREST)[:, :K]
 
 
 def our_side(section, data, truth, index):
@@ -139,7 +139,7 @@ def redis_side(section, data):
 
 def lancedb_cached():
     """Its curve, measured in a process of its own and cached like those of other peers."""
-    path = datasets.folder() / "peers" / f"{SET}.lancedb.json"
+    path = vectorsets.folder() / "peers" / f"{SET}.lancedb.json"
     if not path.exists():
         found = common.run([sys.executable, "-B", common.ROOT / "bench/measure/peer_lancedb.py", SET])
         path.write_text(found.strip().splitlines()[-1] + "\n")
@@ -157,7 +157,7 @@ def lancedb_side(section):
 def measure():
     section = common.Section("resp", f"{SET}, k {K}, RECALL {RECALL}; client and server share the "
                              "cores")
-    data = datasets.get(SET)
+    data = vectorsets.get(SET)
     truth = peers.Truth(data)
     mine = {index: our_side(section, data, truth, index) for index in ("hnsw", "ivf")}
     theirs = redis_side(section, data)

@@ -4,7 +4,7 @@ VEXLAKE_KERNEL=scalar is compiled without auto-vectorisation: what a host that c
 SIMD would do. Speed is queries per CPU-second."""
 
 import common
-import datasets
+import vectorsets
 import ours
 import peers
 
@@ -15,7 +15,7 @@ CASES = (("flat", "ivf", {"exact": True}, 20, 2), ("IVF", "ivf", {"recall": RECA
 
 
 def measure():
-    data = datasets.get(SET)
+    data = vectorsets.get(SET)
     section = common.Section("scalar", f"{SET}, k {peers.K}, one thread, one query a call, RECALL "
                              f"{RECALL}; kernels forced by VEXLAKE_KERNEL")
     for what, index, parameters, count, least in CASES:

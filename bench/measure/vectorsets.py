@@ -1,6 +1,6 @@
 """The sets of vectors that the sections search: made here once, then read from the cache folder.
 
-    datasets.py [NAME...]        sift-200k sift-1m text syn-1m syn-10m
+    vectorsets.py [NAME...]        sift-200k sift-1m text syn-1m syn-10m
 
 The folder is $VEXLAKE_BENCH_DATA, by default build/bench/data. A set NAME is NAME.f32 (rows,
 float32, row-major), its queries (FAMILY-queries.f32, none of them among the rows) and NAME-gt.i32:
@@ -49,7 +49,7 @@ def folder():
 
 
 def say(text):
-    print(f"datasets: {text}", file=sys.stderr, flush=True)
+    print(f"vectorsets: {text}", file=sys.stderr, flush=True)
 
 
 class Dataset:
@@ -165,7 +165,7 @@ def make_sift():
         if len(rows) >= SIFT_ROWS + QUERIES:
             break
     else:
-        sys.exit("datasets: too few descriptors")
+        sys.exit("vectorsets: too few descriptors")
     order = np.random.default_rng(SEED).permutation(len(rows))[:SIFT_ROWS + QUERIES]
     rows = rows[order].astype(np.float32)
     write(folder() / "sift-queries.f32", rows[:QUERIES])
