@@ -117,8 +117,12 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
     }
     vex_status status = vexi_segment_graph_build(largest, rotation, config->graph_memory_bytes,
                                                  &table->index_cancel, &error);
-    if (leaving(table)) {
-        /* Dropped while it was built: whoever dropped it may have looked before the put. */
+    pthread_mutex_lock(&table->state_lock);
+    bool dropped = table->dropped;
+    pthread_mutex_unlock(&table->state_lock);
+    if (dropped) {
+        /* While it was built: whoever dropped it may have looked before the put. Where the lake is
+         * closing, a file that was put stays for the next opening. */
         vexi_segment_graph_remove(largest);
     }
     return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);
