@@ -73,7 +73,11 @@ static index_step step_reindex(vexi_table *table, const table_segment *segments,
         }
         status = table_reindex(table, entry, &error);
         if (status == VEX_CONFLICT || status == VEX_NOT_FOUND) {
-            return INDEX_MORE; /* the file is gone, or the table */
+            /* The file is gone, or the table: without a look at what is there now the same would be
+             * tried again. */
+            pthread_mutex_lock(&table->commit_lock);
+            status = leaving(table) ? VEX_OK : table_refresh(table, &error);
+            pthread_mutex_unlock(&table->commit_lock);
         }
         return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);
     }
