@@ -73,7 +73,11 @@ static index_step step_reindex(vexi_table *table, const table_segment *segments,
         }
         status = table_reindex(table, entry, &error);
         if (status == VEX_CONFLICT || status == VEX_NOT_FOUND) {
-            return INDEX_MORE; /* the file is gone, or the table */
+            /* The file is gone, or the table: without a look at what is there now the same would be
+             * tried again. */
+            pthread_mutex_lock(&table->commit_lock);
+            status = leaving(table) ? VEX_OK : table_refresh(table, &error);
+            pthread_mutex_unlock(&table->commit_lock);
         }
         return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);
     }
@@ -117,8 +121,12 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
     }
     vex_status status = vexi_segment_graph_build(largest, rotation, config->graph_memory_bytes,
                                                  &table->index_cancel, &error);
-    if (leaving(table)) {
-        /* Dropped while it was built: whoever dropped it may have looked before the put. */
+    pthread_mutex_lock(&table->state_lock);
+    bool dropped = table->dropped;
+    pthread_mutex_unlock(&table->state_lock);
+    if (dropped) {
+        /* While it was built: whoever dropped it may have looked before the put. Where the lake is
+         * closing, a file that was put stays for the next opening. */
         vexi_segment_graph_remove(largest);
     }
     return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);

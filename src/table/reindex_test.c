@@ -257,6 +257,25 @@ TEST(a_file_removed_meanwhile_stays_removed) {
     run_race(20, &r);
 }
 
+/* Nobody but the one who met it looks at the log: it must not try again with what is gone. */
+TEST(a_removal_is_taken_over_by_who_meets_it) {
+    race r = {.act = act_remove, .times = 1};
+    begin(21);
+    world.config.refresh_interval_ms = 0;
+    reopen();
+    put(0, 4);
+    flush();
+    append(10, 8, r.path);
+    flush();
+    CHECK_EQ(describe().unindexed_segment_count, 1);
+    world.hook = (sim_hook){.before_put = race_hook, .context = &r};
+    settle();
+    world.hook.before_put = NULL;
+    CHECK_EQ(r.times, 0);
+    CHECK_EQ(describe().unindexed_segment_count, 0);
+    end();
+}
+
 static void act_append(race *r) {
     (void)r;
     append(12, 3, NULL);
@@ -467,7 +486,8 @@ TEST(a_read_only_lake) {
 
 TEST_MAIN(RUN(a_foreign_file_is_indexed); RUN(a_large_file_becomes_several_segments);
           RUN(a_file_of_deleted_rows_just_goes); RUN(rows_deleted_meanwhile_stay_deleted);
-          RUN(a_file_removed_meanwhile_stays_removed); RUN(rows_overwritten_meanwhile);
-          RUN(rows_of_memtables_are_newer); RUN(rows_brought_back_meanwhile);
-          RUN(a_damaged_index_is_mended); RUN(damage_met_by_a_search); RUN(damage_met_by_a_view);
-          RUN(damaged_rows_stay_damaged); RUN(a_read_only_lake))
+          RUN(a_file_removed_meanwhile_stays_removed); RUN(a_removal_is_taken_over_by_who_meets_it);
+          RUN(rows_overwritten_meanwhile); RUN(rows_of_memtables_are_newer);
+          RUN(rows_brought_back_meanwhile); RUN(a_damaged_index_is_mended);
+          RUN(damage_met_by_a_search); RUN(damage_met_by_a_view); RUN(damaged_rows_stay_damaged);
+          RUN(a_read_only_lake))
