@@ -459,8 +459,8 @@ typedef struct vex_import_options {
     vex_progress *progress; /* may be NULL                                                       */
     float recall;           /* of a collection that is made; 0: default */
     uint32_t bits;          /* of a collection that is made; 0: default */
-    uint64_t segment_size_bytes; /* vectors of a segment; 0: 64 MiB, at most 16 GiB. Larger ones are
-                                    searched faster and take memory in proportion to import */
+    uint64_t segment_size_bytes; /* vectors of a segment; 0: 256 MiB, at most 16 GiB. Larger ones
+                                    are searched faster and take memory in proportion to import */
 } vex_import_options;
 
 /* Import files as one commit: Parquet, .fvecs, .bvecs, .npy or JSON lines (.jsonl, .ndjson), told

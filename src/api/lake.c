@@ -157,7 +157,7 @@ static vex_status config_from_options(const vex_lake_options *options, vexi_lake
             options->memory_limit_bytes != 0 ? options->memory_limit_bytes : 1024u * MEBIBYTE,
         .graph_memory_bytes = options->graph_memory_bytes != 0 ? options->graph_memory_bytes
                                                                : machine_memory_bytes() / 2,
-        .segment_size_bytes = 64u * MEBIBYTE,
+        .segment_size_bytes = 256u * MEBIBYTE,
         .log_size_bytes = 64u * MEBIBYTE,
     };
     return VEX_OK;

@@ -238,7 +238,7 @@ static const vexi_cli_option options[] = {
     {"recall", 0, false, "R", "recall of a collection that is made; default: 0.95"},
     {"bits", 0, false, "1|4|8", "bits of the codes of a collection that is made; default: 4"},
     {"segment-size", 0, false, "MIB",
-     "vectors of one segment; default: 64. Larger ones are searched faster; importing takes "
+     "vectors of one segment; default: 256. Larger ones are searched faster; importing takes "
      "several times as much memory"},
     {0},
 };
