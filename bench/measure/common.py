@@ -246,6 +246,18 @@ def vexlake_server(lake, port, *flags, log=None):
                    *flags], port, log or OUT / "server.log")
 
 
+def wait_for_graphs(port, collection="c"):
+    """Until a server has loaded or built the graphs of a collection."""
+    import redis
+    client = redis.Redis(port=port)
+    while True:
+        info = client.execute_command("VINFO", collection)
+        pairs = dict(zip(info[::2], info[1::2])) if isinstance(info, list) else info
+        if int(pairs[b"graphs-missing"]) == 0:
+            return
+        time.sleep(0.05)
+
+
 def fresh(path):
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)

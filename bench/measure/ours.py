@@ -58,6 +58,7 @@ class Ours:
         self.data, self.index = data, index
         self.path, self.built = lake(data, index, bits, segment_size)
         self.driver = common.Driver(self.path, "c", data.queries_path, data.dimension, 1, kernel)
+        self.driver.ask("wait")  # opening begins to load the graphs
         self.truth = truth or peers.Truth(data)
         self.count = self.driver.count
 

@@ -66,6 +66,7 @@ def our_side(section, data, truth, index):
     within = {1: [], 16: []}
     # A lake has one process at a time: first the server, then the searches without one.
     with common.vexlake_server(path, port) as process:
+        common.wait_for_graphs(port)
         for _ in range(ROUNDS):
             for name, connections, depth in SHAPES:
                 runs[name].append(ask(port, process, data, QUERIES[index], connections, depth,

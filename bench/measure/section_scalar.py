@@ -25,6 +25,7 @@ def measure():
             for kernel in KERNELS:
                 # A lake has one process at a time.
                 with common.Driver(path, "c", data.queries_path, data.dimension, 1, kernel) as driver:
+                    driver.ask("wait")
                     driver.search(0, max(5, count // 10), peers.K, **parameters)
                     answer = driver.search(0, count, peers.K, **parameters)
                     speeds[kernel].append(count * 1e9 / answer["cpu_ns"])
@@ -32,7 +33,8 @@ def measure():
         middle = {kernel: common.median(values) for kernel, values in speeds.items()}
         for kernel in KERNELS:
             section.line(f"{what}: {kernel or 'chosen by the machine'}", middle[kernel], "/CPU-s",
-                         note=f"{seen[kernel]['codes'] / count:,.0f} codes, "
+                         note=f"{seen[kernel]['graph_segments'] / count:.3g} graphs, "
+                         f"{seen[kernel]['codes'] / count:,.0f} codes, "
                          f"{seen[kernel]['rows'] / count:,.0f} rows a query")
         ratio = middle["avx2"] / middle["scalar"]
         section.line(f"{what}: avx2 / scalar", ratio, "x", f">= {least}", ratio >= least)
