@@ -45,6 +45,7 @@ typedef struct model {
     bool live[IDS];
     uint32_t live_count;
     uint32_t id_count; /* that were ever used */
+    bool graphs_fit;   /* in the memory that graphs may take */
     vex_lake *lake;
     char *folder; /* NULL: in memory */
 } model;
@@ -173,13 +174,14 @@ static void delete_most(model *m, uint32_t keep) {
 }
 
 static void lake_open(model *m, bool read_only) {
-    vex_lake_options options = {
-        .size = sizeof options,
-        .read_only = read_only,
-        .durability = VEX_DURABILITY_INTERVAL,
-        .flush_size_bytes = m->index != VEX_INDEX_HNSW && below(m, 3) == 0 ? 1 << 20 : 0,
-        .graph_memory_bytes = m->id_count > 0 && below(m, 5) == 0 ? 1 << 20 : 0,
-        .thread_count = 1 + (uint32_t)below(m, 3)};
+    m->graphs_fit = m->id_count == 0 || below(m, 5) != 0;
+    vex_lake_options options = {.size = sizeof options,
+                                .read_only = read_only,
+                                .durability = VEX_DURABILITY_INTERVAL,
+                                .flush_size_bytes =
+                                    m->index != VEX_INDEX_HNSW && below(m, 3) == 0 ? 1 << 20 : 0,
+                                .graph_memory_bytes = m->graphs_fit ? 0 : 1 << 20,
+                                .thread_count = 1 + (uint32_t)below(m, 3)};
     CHECK_OK(vex_lake_open(m->folder == NULL ? "mem://" : m->folder, &options, &m->lake, &err));
 }
 
@@ -220,7 +222,7 @@ static vex_collection_info describe(const model *m) {
 /* Give the background time, at most, to build what is missing. Nothing depends on whether it does.
  */
 static void wait_for_indexes(const model *m) {
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < (m->graphs_fit ? 500 : 20); i++) {
         vex_collection_info info = describe(m);
         if (info.unindexed_segment_count == 0 && info.graph_missing_count == 0) {
             return;
