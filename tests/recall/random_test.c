@@ -14,7 +14,7 @@ enum {
     NAME_SIZE = 16,
     BATCH = 600,
     QUERIES_MAX = 40,
-    TRIALS = 6,
+    TRIALS = 4,
     STEPS = 9,
     GRAPH_ROWS = 5500
 };
