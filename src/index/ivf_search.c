@@ -7,7 +7,7 @@
 
 #include "index/ivf_internal.h"
 
-#define FLAT_ROWS       1000u
+#define FLAT_ROWS 1000u
 /* Up to 4,000 rows of up to 6 MiB are compared exactly all the same: that takes less than a tenth
  * of a millisecond, and a small collection deserves all its neighbours. */
 #define FLAT_ROWS_MAX   4000u
