@@ -30,10 +30,6 @@ struct vexi_graph_scratch {
 
 enum { VEXI_GRAPH_TOUCHED_MAX = 4096 };
 
-static inline const float *vexi_graph_vector(const vexi_graph *graph, uint32_t row) {
-    return (const float *)(const void *)(graph->nodes + (size_t)row * graph->layout.node_size);
-}
-
 static inline const uint32_t *vexi_graph_neighbours(const vexi_graph *graph, uint32_t row) {
     return (const uint32_t *)(const void *)(graph->nodes + (size_t)row * graph->layout.node_size +
                                             graph->layout.neighbours_offset);

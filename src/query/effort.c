@@ -224,9 +224,7 @@ static vexi_effort effort_of(const vexi_view *view, uint32_t at, const vexi_sear
     if (live == 0) {
         return (vexi_effort){.way = VEXI_WAY_NONE};
     }
-    float recall = request->recall > 0  ? request->recall
-                   : schema->recall > 0 ? schema->recall
-                                        : VEX_RECALL_DEFAULT;
+    float recall = request->recall > 0 ? request->recall : vexi_schema_recall(schema);
     bool effort_given = request->nprobe != 0 || request->ef != 0;
     if (request->exact || (recall >= 1 && !effort_given) || request->k >= live / 2 + 1) {
         return effort;

@@ -115,7 +115,7 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     out->metric = schema->metric;
     out->index = schema->index;
     out->column_count = schema->column_count;
-    out->recall = schema->recall > 0 ? schema->recall : VEX_RECALL_DEFAULT;
+    out->recall = vexi_schema_recall(schema);
     out->bits = schema->bits != 0 ? schema->bits : TABLE_BITS_DEFAULT;
     out->row_count = view->live_count;
     for (size_t i = 0; i < view->source_count; i++) {
