@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/random.h"
 
 #define CHECK(expression)                                                                  \
     do {                                                                                   \
@@ -72,10 +73,7 @@
 
 /* splitmix64: a small generator with a seed, for tests only. */
 static inline uint64_t vex_test_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return vexi_random_next(state);
 }
 
 static inline uint64_t vex_test_below(uint64_t *state, uint64_t bound) {

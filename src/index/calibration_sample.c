@@ -17,9 +17,9 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "index/calibration.h"
 #include "index/code_internal.h"
-#include "index/kmeans.h"
 #include "kernel/kernel.h"
 
 #define ANSWERS_MAX   1000u
@@ -293,8 +293,8 @@ static void answer_block(void *argument, size_t block) {
 
 /* Two numbers of the standard normal distribution (Box & Muller 1958). */
 static void normal_pair(uint64_t *random, float out[2]) {
-    double u = ((double)(vexi_kmeans_random(random) >> 11) + 0.5) * 0x1p-53;
-    double v = (double)(vexi_kmeans_random(random) >> 11) * 0x1p-53;
+    double u = ((double)(vexi_random_next(random) >> 11) + 0.5) * 0x1p-53;
+    double v = (double)(vexi_random_next(random) >> 11) * 0x1p-53;
     double length = sqrt(-2.0 * log(u)), angle = 6.283185307179586 * v;
     out[0] = (float)(length * cos(angle));
     out[1] = (float)(length * sin(angle));
@@ -348,7 +348,7 @@ static void pick_rows(const source *from, uint32_t first, uint32_t count, uint64
                       vexi_calibration_sample *sample) {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t begin = i * from->row_count / count, end = (i + 1) * from->row_count / count;
-        uint32_t row = (uint32_t)(begin + vexi_kmeans_random(random) % (end - begin));
+        uint32_t row = (uint32_t)(begin + vexi_random_next(random) % (end - begin));
         sample->excluded[first + i] = row;
         take_row(from, from->rows[row], sample->queries + (first + i) * from->dimension);
     }

@@ -13,8 +13,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "index/graph_internal.h"
-#include "index/kmeans.h"
 
 #define SLICE       128u
 #define ORIGIN_ROWS 65536u
@@ -180,7 +180,7 @@ static uint32_t list_get(const vexi_graph_builder *builder, uint32_t row, vexi_g
 static uint32_t add_far(const vexi_graph_builder *builder, uint32_t row, vexi_graph_item *items) {
     uint64_t state = builder->seed ^ row;
     for (uint32_t i = 0; i < FAR_CANDIDATES; i++) {
-        uint32_t at = (uint32_t)(vexi_kmeans_random(&state) % builder->graph->entry_count);
+        uint32_t at = (uint32_t)(vexi_random_next(&state) % builder->graph->entry_count);
         uint32_t far = builder->graph->entries[at];
         items[i] = (vexi_graph_item){vexi_graph_between(builder, row, far), far};
     }

@@ -13,6 +13,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "index/ivf_internal.h"
 #include "index/kmeans_near.h"
 
@@ -36,7 +37,7 @@ static vex_status sample_rows(const vexi_env *env, uint32_t row_count, uint32_t 
     for (uint64_t i = 0; i < sample_count; i++) {
         uint64_t first = i * row_count / sample_count;
         uint64_t end = (i + 1) * row_count / sample_count;
-        picks[i] = (uint32_t)(first + vexi_kmeans_random(random) % (end - first));
+        picks[i] = (uint32_t)(first + vexi_random_next(random) % (end - first));
     }
     *out = picks;
     return VEX_OK;
@@ -145,15 +146,15 @@ static vex_status train_and_assign(const vexi_env *env, const vexi_kmeans_rows *
                                    vex_error *err) {
     uint32_t list_count = ivf->list_count;
     if (list_count < TREE_LISTS) {
-        VEX_TRY(vexi_kmeans_train(env, sample, list_count, iterations, vexi_kmeans_random(random),
+        VEX_TRY(vexi_kmeans_train(env, sample, list_count, iterations, vexi_random_next(random),
                                   ivf->centroids, err));
         return vexi_kmeans_assign(env, all, ivf->centroids, list_count, nearest, NULL, err);
     }
     vexi_kmeans_groups groups;
     VEX_TRY(vexi_kmeans_train_tree(env, sample, list_count, iterations, TREE_ROUNDS,
-                                   vexi_kmeans_random(random), ivf->centroids, err));
+                                   vexi_random_next(random), ivf->centroids, err));
     VEX_TRY(vexi_kmeans_groups_init(env, ivf->centroids, list_count, ivf->dimension, 0,
-                                    vexi_kmeans_random(random), &groups, err));
+                                    vexi_random_next(random), &groups, err));
     vex_status status = vexi_kmeans_assign_near(env, all, &groups, nearest, NULL, err);
     vexi_kmeans_groups_deinit(env, &groups);
     return status;

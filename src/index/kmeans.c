@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "kernel/kernel.h"
 
 #define BLOCK_CENTROIDS 256u
@@ -34,13 +35,6 @@
 #define SMALL     2u
 #define GIANT     3u
 #define SPLIT_END 3u
-
-uint64_t vexi_kmeans_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 void vexi_kmeans_row(const vexi_kmeans_rows *rows, uint32_t i, float *out) {
     uint32_t number = rows->picks == NULL ? i : rows->picks[i];
@@ -263,7 +257,7 @@ static void start_centroids(const vexi_kmeans_rows *rows, uint32_t cluster_count
         numbers[i] = i;
     }
     for (uint32_t c = 0; c < cluster_count; c++) {
-        uint32_t other = c + (uint32_t)(vexi_kmeans_random(random) % (rows->count - c));
+        uint32_t other = c + (uint32_t)(vexi_random_next(random) % (rows->count - c));
         uint32_t swap = numbers[c];
         numbers[c] = numbers[other];
         numbers[other] = swap;
@@ -292,7 +286,7 @@ void vexi_kmeans_split_largest(const vexi_kmeans_rows *rows, const uint32_t *fir
             continue;
         }
         uint32_t size = first[largest + 1] - first[largest];
-        uint32_t member = members[first[largest] + vexi_kmeans_random(random) % size];
+        uint32_t member = members[first[largest] + vexi_random_next(random) % size];
         vexi_kmeans_row(rows, member, centroids + (size_t)c * rows->dimension);
         sizes[largest] = (sizes[largest] + 1) / 2;
     }

@@ -48,7 +48,4 @@ void vexi_kmeans_split_largest(const vexi_kmeans_rows *rows, const uint32_t *fir
                                const uint32_t *members, uint32_t cluster_count, uint64_t *random,
                                uint32_t *sizes, float *centroids);
 
-/* A small generator for seeded choices (splitmix64). */
-uint64_t vexi_kmeans_random(uint64_t *state);
-
 #endif

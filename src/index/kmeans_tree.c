@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "index/kmeans_near.h"
 
 #define COARSE_ROWS 256u /* rows per coarse cluster in its training */
@@ -94,7 +95,7 @@ vex_status vexi_kmeans_train_tree(const vexi_env *env, const vexi_kmeans_rows *r
     }
     VEX_TRY_GOTO(status, done,
                  vexi_kmeans_train(env, &part, coarse_count, iteration_max,
-                                   vexi_kmeans_random(&random), middles, err));
+                                   vexi_random_next(&random), middles, err));
     VEX_TRY_GOTO(status, done,
                  vexi_kmeans_assign(env, rows, middles, coarse_count, nearest, NULL, err));
     vexi_kmeans_group(nearest, rows->count, coarse_count, first, members);
@@ -107,7 +108,7 @@ vex_status vexi_kmeans_train_tree(const vexi_env *env, const vexi_kmeans_rows *r
                   .picks = picks,
                   .targets = sizes,
                   .iteration_max = iteration_max,
-                  .seed = vexi_kmeans_random(&random),
+                  .seed = vexi_random_next(&random),
                   .centroids = centroids,
                   .serial = *env};
     job.serial.parallel = run_serially;
@@ -120,7 +121,7 @@ vex_status vexi_kmeans_train_tree(const vexi_env *env, const vexi_kmeans_rows *r
     for (uint32_t round = 0; round < rounds; round++) {
         VEX_TRY_GOTO(status, done,
                      vexi_kmeans_groups_init(env, centroids, cluster_count, dimension, 0,
-                                             vexi_kmeans_random(&random), &groups, err));
+                                             vexi_random_next(&random), &groups, err));
         VEX_TRY_GOTO(status, done, vexi_kmeans_assign_near(env, rows, &groups, nearest, NULL, err));
         vexi_kmeans_groups_deinit(env, &groups);
         vexi_kmeans_group(nearest, rows->count, cluster_count, first, members);

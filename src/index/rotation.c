@@ -18,13 +18,7 @@
 
 #include <string.h>
 
-/* The generator's next number. */
-static uint64_t next_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
+#include "base/random.h"
 
 void vexi_rotation_init(vexi_rotation *rotation, uint32_t dimension, uint64_t seed) {
     VEX_ASSERT(dimension >= 1 && dimension <= VEX_DIMENSION_MAX);
@@ -33,7 +27,7 @@ void vexi_rotation_init(vexi_rotation *rotation, uint32_t dimension, uint64_t se
     uint64_t state = seed;
     for (uint32_t round = 0; round < VEXI_ROTATION_ROUNDS; round++) {
         for (uint32_t w = 0; w < rotation->padded / 64; w++) {
-            rotation->flips[round][w] = next_random(&state);
+            rotation->flips[round][w] = vexi_random_next(&state);
         }
     }
 }

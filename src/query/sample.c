@@ -5,6 +5,7 @@
  * part is taken (Fisher & Yates). Each live row is equally likely in both. */
 #include "base/bitmap.h"
 #include "base/guard.h"
+#include "base/random.h"
 #include "query/query.h"
 
 /* Draws for a wanted row before listing is cheaper. */
@@ -18,13 +19,8 @@ typedef struct sample {
     size_t count;
 } sample;
 
-/* splitmix64 (Steele et al. 2014), scaled to 0 .. limit - 1. */
 static uint64_t draw(sample *s, uint64_t limit) {
-    uint64_t z = (s->state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    return z % limit; /* limit is far below 2^64: the bias is, too */
+    return vexi_random_next(&s->state) % limit; /* limit is far below 2^64: the bias is, too */
 }
 
 static bool is_live(const vexi_source *source, uint64_t row) {
@@ -44,7 +40,7 @@ static vexi_place place_of(const vexi_view *view, uint64_t position) {
 static bool draw_places(sample *s, size_t wanted, uint64_t *slots, size_t slot_count) {
     for (size_t draws = 0; s->count < wanted && draws < wanted * DRAWS_PER_ROW; draws++) {
         uint64_t position = draw(s, s->row_count);
-        size_t slot = (size_t)((position * 0x9e3779b97f4a7c15u) >> 32) & (slot_count - 1);
+        size_t slot = (size_t)((position * VEXI_RANDOM_STEP) >> 32) & (slot_count - 1);
         while (slots[slot] != 0 && slots[slot] != position + 1) {
             slot = (slot + 1) & (slot_count - 1);
         }

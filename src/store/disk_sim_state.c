@@ -1,20 +1,13 @@
 /* The simulated disk's files and folders, and what a crash leaves of them. */
+#include "base/random.h"
 #include "store/disk_sim_internal.h"
 
 enum { SECTOR_SIZE = 512, NAME_MAX_SIZE = 255 };
 
 /* ---- Randomness ------------------------------------------------------------------------------ */
 
-/* splitmix64. */
-static uint64_t random_next(vexi_sim_disk *disk) {
-    uint64_t z = (disk->random += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 size_t vexi_sim_random_below(vexi_sim_disk *disk, size_t bound) {
-    return (size_t)(random_next(disk) % bound);
+    return (size_t)(vexi_random_next(&disk->random) % bound);
 }
 
 /* ---- Bytes ----------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/random.h"
 #include "store/store.h"
 
 typedef struct fault_store {
@@ -52,13 +53,11 @@ typedef struct fault_call {
     fault_fate fate;
 } fault_call;
 
-/* splitmix64 of the seed, the call and a stream, so that one rate's faults do not move with
+/* A number of the seed, the call and a stream, so that one rate's faults do not move with
  * another's. */
 static uint64_t draw(const fault_store *store, uint64_t number, uint64_t stream) {
-    uint64_t z = store->plan.seed + number * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return vexi_random_mix(store->plan.seed + number * VEXI_RANDOM_STEP +
+                           stream * 0xd1b54a32d192ed03u);
 }
 
 static bool chance(const fault_store *store, uint64_t number, uint64_t stream, uint32_t ppm) {

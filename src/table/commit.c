@@ -93,6 +93,28 @@ static size_t replaced_at(const commit_request *request, const table_segment *se
     return at;
 }
 
+vex_status commit_hide(const vexi_env *env, commit_segment *segments, size_t count, vex_string id,
+                       uint64_t hash, vex_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        commit_segment *segment = &segments[i];
+        bool found;
+        uint64_t row;
+        VEX_TRY(vexi_segment_find(segment->segment, id, hash, &found, &row, err));
+        if (!found) {
+            continue;
+        }
+        uint64_t row_count = vexi_segment_row_count(segment->segment);
+        if (segment->deleted == NULL) {
+            segment->deleted = vexi_bits_create(env, row_count, NULL);
+            if (segment->deleted == NULL) {
+                return vexi_no_memory(err, row_count / 8);
+            }
+        }
+        vexi_bits_set(segment->deleted, row);
+    }
+    return VEX_OK;
+}
+
 /* Rows of the replaced segment that were deleted since its live ones were taken are deleted in the
  * segments that take its place. Worked out anew in each attempt: another engine may also bring
  * rows back, which the new segments lack; then they are of no use. */
@@ -115,23 +137,8 @@ static vex_status carry_deletions(vexi_table *table, commit_request *request,
         }
         vex_string id;
         VEX_TRY(vexi_segment_id(now->segment, row, &id, err));
-        uint64_t hash = vexi_hash64(id.data, id.size);
-        for (size_t i = 0; i < request->segment_count; i++) {
-            commit_segment *segment = &request->segments[i];
-            bool found;
-            uint64_t at;
-            VEX_TRY(vexi_segment_find(segment->segment, id, hash, &found, &at, err));
-            if (found && segment->deleted == NULL) {
-                segment->deleted =
-                    vexi_bits_create(env, vexi_segment_row_count(segment->segment), NULL);
-                if (segment->deleted == NULL) {
-                    return vexi_no_memory(err, vexi_segment_row_count(segment->segment) / 8);
-                }
-            }
-            if (found) {
-                vexi_bits_set(segment->deleted, at);
-            }
-        }
+        VEX_TRY(commit_hide(env, request->segments, request->segment_count, id,
+                            vexi_hash64(id.data, id.size), err));
     }
     return VEX_OK;
 }

@@ -15,6 +15,7 @@
 
 #include "base/bitmap.h"
 #include "base/checksum.h"
+#include "base/random.h"
 #include "format/row_source.h"
 #include "store/disk.h"
 
@@ -76,7 +77,7 @@ static vex_status check_cancel(const import_run *run, vex_error *err) {
 static bool filter_test_and_set(import_run *run, uint64_t hash) {
     bool seen = true;
     uint64_t step = (hash >> 32) | 1;
-    for (int i = 0; i < FILTER_PROBES; i++, hash += step * 0x9e3779b97f4a7c15u) {
+    for (int i = 0; i < FILTER_PROBES; i++, hash += step * VEXI_RANDOM_STEP) {
         uint64_t bit = hash % run->filter_bits;
         seen = seen && vexi_bitmap_get(run->filter, bit);
         vexi_bitmap_set(run->filter, bit);
@@ -106,28 +107,6 @@ static vex_status filter_reserve(import_run *run, uint64_t rows, vex_error *err)
             vex_string id;
             VEX_TRY(vexi_segment_id(run->segments[i].segment, row, &id, err));
             (void)filter_test_and_set(run, vexi_hash64(id.data, id.size));
-        }
-    }
-    return VEX_OK;
-}
-
-/* An id that may have been imported before: hide its row in the finished segments. */
-static vex_status hide_earlier(import_run *run, vex_string id, uint64_t hash, vex_error *err) {
-    const vexi_env *env = run->lake->core->env;
-    for (size_t i = 0; i < run->segment_count; i++) {
-        commit_segment *segment = &run->segments[i];
-        bool found;
-        uint64_t row;
-        VEX_TRY(vexi_segment_find(segment->segment, id, hash, &found, &row, err));
-        if (found && segment->deleted == NULL) {
-            segment->deleted =
-                vexi_bits_create(env, vexi_segment_row_count(segment->segment), NULL);
-            if (segment->deleted == NULL) {
-                return vexi_no_memory(err, vexi_segment_row_count(segment->segment) / 8);
-            }
-        }
-        if (found) {
-            vexi_bits_set(segment->deleted, row);
         }
     }
     return VEX_OK;
@@ -163,7 +142,7 @@ static vex_status resolve_duplicates(import_run *run, const vexi_row **live, siz
         slots[slot] = (uint32_t)i + 1;
         live[(*live_count)++] = &run->rows[i];
         if (filter_test_and_set(run, hash)) {
-            status = hide_earlier(run, id, hash, err);
+            status = commit_hide(env, run->segments, run->segment_count, id, hash, err);
         }
     }
     vexi_free(env, slots);

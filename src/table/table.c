@@ -8,7 +8,7 @@
 #include "table/segment_graph.h"
 
 /* A log record may be VEXI_WAL_RECORD_SIZE_MAX; a write is cut into parts of about this size. */
-enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20, TABLE_BITS_DEFAULT = 4 };
+enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20 };
 
 void table_retain(vexi_table *table) {
     __atomic_add_fetch(&table->references, 1, __ATOMIC_RELAXED);
@@ -116,7 +116,7 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     out->index = schema->index;
     out->column_count = schema->column_count;
     out->recall = vexi_schema_recall(schema);
-    out->bits = schema->bits != 0 ? schema->bits : TABLE_BITS_DEFAULT;
+    out->bits = vexi_schema_bits(schema);
     out->row_count = view->live_count;
     for (size_t i = 0; i < view->source_count; i++) {
         const vexi_source *source = &view->sources[i];

@@ -173,6 +173,9 @@ typedef struct commit_request {
     bool unnamed; /* out: no version names `segments`, nor ever will: their files may go */
 } commit_request;
 
+/* Hide the row of an id in whichever of the segments has it. */
+vex_status commit_hide(const vexi_env *env, commit_segment *segments, size_t count, vex_string id,
+                       uint64_t hash, vex_error *err);
 /* Commit and publish: reads what others committed, finds the rows to hide in the newest version,
  * puts the next version if it is absent, again until it is in. Commit lock. */
 vex_status table_commit(vexi_table *table, commit_request *request, vex_error *err);
