@@ -48,6 +48,10 @@ typedef struct vexi_kernels {
     void (*least)(const float *bias, const float *products, size_t count, float *best,
                   uint32_t *index);
 
+    /* How many of the values are at most `most`; what is not a number is not. Where bits is not
+     * NULL, bit i % 64 of bits[i / 64] says so of value i, for (count + 63) / 64 words. */
+    size_t (*up_to)(const float *values, size_t count, float most, uint64_t *bits);
+
     /* Unnormalised Walsh-Hadamard transform in place, count a power of two from 1 to 4,096, values
      * aligned to 4 bytes. Stages of distance 1, 2, 4 ... in this order, (a, b) -> (a + b, a - b):
      * the order fixes the rounding, so that every variant gives the same bits. */
