@@ -30,8 +30,9 @@
 
 /* What a worker's job of several runs may take, about. */
 #define JOB_NS_MAX 250000u
-/* What the loop does itself. Below what the engine splits over threads (query/search.c). */
-#define LOOP_NS_MAX 400000u
+/* What the loop does itself: what the engine does not split over threads either (query/search.c).
+ */
+#define LOOP_NS_MAX 500000u
 
 /* ---- What searches cost ---------------------------------------------------------------------- */
 
