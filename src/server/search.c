@@ -16,8 +16,10 @@
  *  4. what follows a search that met damage, for the engine may be mending;
  *  5. what a client asks right behind searches that the loop has just made for it, so that nobody
  *     keeps the loop.
- * A search that takes longer than ever before, say because its pages have left the memory, delays
- * the others once: from then on workers make it.
+ * When searches become longer, say because their pages have left the memory, a few of them, or one
+ * of several milliseconds, delay other clients before the average tells; from then on workers make
+ * them. Wall time is what counts here, as it is what others wait for; so on a machine that is busy
+ * with other work fewer searches are made here.
  *
  * A worker's job is kept so short that nobody waits long for his neighbours and other threads get
  * their share. */
