@@ -76,6 +76,8 @@ struct vexi_table {
     size_t sealed_count;
     table_memtable active;    /* as segments; .memtable may be NULL    */
     bool flush_now;           /* by the next background flush; state lock */
+    uint32_t flusher_count;   /* threads that flush, or wait for the commit lock to; state lock */
+    pthread_cond_t flushed;   /* a memtable was flushed, or a flusher ended; with the state lock */
     uint64_t active_since_ns; /* when its first row came; state lock */
     uint32_t flush_failures;  /* of the background flush, in a row; its own */
     uint64_t reserved_rows;   /* promised to writes that are in the log queue; state lock   */
