@@ -258,6 +258,7 @@ static void avx2_least(const float *bias, const float *products, size_t count, f
 
 const vexi_kernels vexi_kernels_avx2 = {
     .name = "avx2",
+    .sum_count = 16,
     .l2 = avx2_l2,
     .dot = avx2_dot,
     .norm = avx2_norm,

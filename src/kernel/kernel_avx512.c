@@ -264,6 +264,7 @@ static void avx512_least(const float *bias, const float *products, size_t count,
 
 const vexi_kernels vexi_kernels_avx512 = {
     .name = "avx512",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
@@ -280,6 +281,7 @@ const vexi_kernels vexi_kernels_avx512 = {
 /* The same but for the kernels over codes. */
 const vexi_kernels vexi_kernels_avx512vnni = {
     .name = "avx512vnni",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,

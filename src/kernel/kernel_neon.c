@@ -260,6 +260,7 @@ static void neon_least(const float *bias, const float *products, size_t count, f
 
 const vexi_kernels vexi_kernels_neon = {
     .name = "neon",
+    .sum_count = 8,
     .l2 = neon_l2,
     .dot = neon_dot,
     .norm = neon_norm,

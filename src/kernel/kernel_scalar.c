@@ -87,6 +87,7 @@ static void scalar_least(const float *bias, const float *products, size_t count,
 
 const vexi_kernels vexi_kernels_scalar = {
     .name = "scalar",
+    .sum_count = 1,
     .l2 = scalar_l2,
     .dot = scalar_dot,
     .norm = scalar_norm,

@@ -108,6 +108,9 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
                               vex_search_stats *stats, vex_error *err);
+/* See vexi_source_length_max. */
+float vexi_segment_length_max(const vexi_segment *segment);
+void vexi_segment_length_told(vexi_segment *segment, float length);
 /* Note what `problem` (of `status`) says of an object. A lack of memory says nothing of it and is
  * returned. */
 vex_status vexi_finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,

@@ -40,6 +40,8 @@ struct vexi_segment {
     bool graph_told;                   /* that there is no room to build it; the index task's */
     int plain_failed; /* atomic: its Parquet file is damaged too, nothing is left to try */
 
+    float length_max; /* atomic: of the longest vector, or more; 0: nobody looked. See table.h */
+
     vex_error damage;
     int damage_state; /* atomic: what `damage` holds */
 };

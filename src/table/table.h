@@ -190,6 +190,12 @@ vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uin
  * proved damaged since it was made. True: take a new view and ask again. */
 bool vexi_view_mend(vexi_table *table, const vexi_view *view);
 
+/* No vector of the source is longer than this; negative: nobody looked. Under inner product, by
+ * which float32 is off by a share of the lengths (index/flat.h). A memtable knows by itself; a
+ * segment remembers what it was told, once somebody looked at all its rows. */
+float vexi_source_length_max(const vexi_source *source);
+void vexi_source_length_told(const vexi_source *source, float length);
+
 /* The segment's IVF head, or NULL for memtables and flat segments. */
 const vexi_index_file *vexi_source_ivf(const vexi_source *source);
 /* VEX_OK, or the damage that searching this source would meet; names the object. */
