@@ -18,8 +18,9 @@
  * candidates be missing, every row is compared.
  * 2. Damage is an error that names the object. With `partial`, the damaged segment is left out and
  *    the whole search runs again, so that no row of it remains among the results; that happens at
- *    most once for each segment. Damage of an index file alone is told to the table, which opens
- *    the segment without it; the search runs again on a view of that. */
+ *    most once for each segment. Damage of an index file alone, or one that was cut while it was
+ *    mapped, is told to the table, which opens the segment without it; the search runs again on a
+ *    view of that. */
 #include "base/guard.h"
 #include "query/search_internal.h"
 
@@ -500,8 +501,9 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
             break;
         }
         VEX_ASSERT(!s.skip[failed_source]);
-        if (status == VEX_CORRUPT && request->table != NULL && newer_count < INDEX_DAMAGE_MAX &&
-            vexi_view_index_damaged(request->table, s.view, failed_source, NULL) == VEX_OK) {
+        if (status != VEX_NOT_FOUND && request->table != NULL && newer_count < INDEX_DAMAGE_MAX &&
+            vexi_view_index_damaged(request->table, s.view, failed_source, status, NULL) ==
+                VEX_OK) {
             newer_count++;
             vexi_view_release(newer);
             newer = NULL;

@@ -405,14 +405,16 @@ TEST(damage_met_by_a_search) {
     CHECK_OK(vexi_table_view(table, &view, &err));
     CHECK_EQ(view->live_count, 30);
     /* Whatever the search met. */
-    CHECK_OK(vexi_view_index_damaged(table, view, 0, &err));
-    CHECK_OK(vexi_view_index_damaged(table, view, 0, &err)); /* another search of the same view */
+    CHECK_OK(vexi_view_index_damaged(table, view, 0, VEX_CORRUPT, &err));
+    CHECK_OK(vexi_view_index_damaged(table, view, 0, VEX_CORRUPT,
+                                     &err)); /* another search of the same view */
     vexi_view *again;
     CHECK_OK(vexi_table_view(table, &again, &err));
     CHECK(again->sources[0].segment != view->sources[0].segment);
     CHECK_EQ(again->live_count, 30);
     CHECK(vexi_segment_is_foreign(again->sources[0].segment));
-    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, again, 0, &err)); /* nothing is left */
+    CHECK_FAILS(VEX_CORRUPT,
+                vexi_view_index_damaged(table, again, 0, VEX_CORRUPT, &err)); /* nothing is left */
     vexi_view_release(again);
     vexi_view_release(view);
     vexi_table_release(table);
@@ -456,7 +458,7 @@ TEST(damaged_rows_stay_damaged) {
     vexi_table *table = table_of();
     vexi_view *view;
     CHECK_OK(vexi_table_view(table, &view, &err));
-    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, view, 0, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, view, 0, VEX_CORRUPT, &err));
     vexi_view_release(view);
     vexi_table_release(table);
     CHECK_OK(sim_world_answer(&world, sim_world_close(&world), &err));
