@@ -281,6 +281,32 @@ TEST(memory_for_graphs) {
     end();
 }
 
+/* The work on one of two segments fails, at any allocation: the other's goes on at once, and the
+ * failed one follows. */
+TEST(one_that_fails_does_not_keep_others_waiting) {
+    int others = 0;
+    for (uint64_t n = 1; n <= 5; n++) {
+        filled(VEX_METRIC_L2);
+        vexi_table *table = table_of();
+        fill(table, ROWS);
+        vexi_table_release(table);
+        settle(); /* made and found: loading is what fails */
+        reopen();
+        vexi_table_release(table_of());
+        CHECK_EQ(describe().graph_missing_count, 2);
+        sim_env_fail_allocation(sim, n, false);
+        lake_index_soon(lake);
+        sim_env_advance(sim, 700);
+        sim_env_fail_allocation(sim, 0, false);
+        vex_collection_info info = describe();
+        others += info.graph_missing_count == 1 && info.last_error[0] != '\0';
+        settle();
+        CHECK_EQ(describe().graph_count, 2);
+        end();
+    }
+    CHECK(others >= 2);
+}
+
 TEST(a_reader_only_loads) {
     char names[2][256];
     filled(VEX_METRIC_L2);
@@ -341,4 +367,5 @@ TEST(stopped_while_it_is_built) {
 
 TEST_MAIN(RUN(built_and_found_again); RUN(damaged_files_are_built_anew);
           RUN(a_graph_of_another_segment_is_refused); RUN(a_retired_graph); RUN(memory_for_graphs);
-          RUN(a_reader_only_loads); RUN(stopped_while_it_is_built))
+          RUN(one_that_fails_does_not_keep_others_waiting); RUN(a_reader_only_loads);
+          RUN(stopped_while_it_is_built))
