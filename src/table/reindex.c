@@ -203,7 +203,9 @@ static vex_status parts_build(vexi_table *table, const vexi_row **rows, size_t c
         }
         VEX_TRY(check_leaving(table, err));
         VEX_ASSERT(*part_count < part_max);
-        VEX_TRY(segment_build(table, rows + done, taken, &parts[*part_count], arena, err));
+        segment_hooks hooks = {.cancel = &table->index_cancel};
+        VEX_TRY(
+            segment_build_with(table, rows + done, taken, &hooks, &parts[*part_count], arena, err));
         *part_count += 1;
         done += taken;
     }
