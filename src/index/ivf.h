@@ -15,6 +15,7 @@ typedef struct vexi_ivf_options {
     uint32_t list_count; /* 0: chosen from the row count                                          */
     uint64_t seed;
     uint32_t iteration_max; /* 0: default */
+    const int *cancel;      /* atomic; not 0 ends the build with VEX_CANCELLED; may be NULL */
 } vexi_ivf_options;
 
 typedef struct vexi_ivf {

@@ -15,6 +15,11 @@
 typedef struct vexi_kernels {
     const char *name;
 
+    /* How many float32 sums l2, dot and norm keep for a row: none of its terms goes through more
+     * than dimension / sum_count + 8 additions. What is known of their errors rests on it
+     * (index/flat.h). */
+    uint32_t sum_count;
+
     /* out[i] = sum_j (query[j] - row_i[j])^2, float32 accumulators. Row i is at rows + i * stride
      * (bytes). count may be 0. */
     void (*l2)(const float *query, const uint8_t *rows, size_t stride, size_t count,

@@ -279,6 +279,7 @@ static size_t avx2_up_to(const float *values, size_t count, float most, uint64_t
 
 const vexi_kernels vexi_kernels_avx2 = {
     .name = "avx2",
+    .sum_count = 16,
     .l2 = avx2_l2,
     .dot = avx2_dot,
     .norm = avx2_norm,

@@ -283,6 +283,7 @@ static size_t avx512_up_to(const float *values, size_t count, float most, uint64
 
 const vexi_kernels vexi_kernels_avx512 = {
     .name = "avx512",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
@@ -300,6 +301,7 @@ const vexi_kernels vexi_kernels_avx512 = {
 /* The same but for the kernels over codes. */
 const vexi_kernels vexi_kernels_avx512vnni = {
     .name = "avx512vnni",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,

@@ -283,6 +283,7 @@ static size_t neon_up_to(const float *values, size_t count, float most, uint64_t
 
 const vexi_kernels vexi_kernels_neon = {
     .name = "neon",
+    .sum_count = 8,
     .l2 = neon_l2,
     .dot = neon_dot,
     .norm = neon_norm,

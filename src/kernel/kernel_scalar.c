@@ -102,6 +102,7 @@ static size_t scalar_up_to(const float *values, size_t count, float most, uint64
 
 const vexi_kernels vexi_kernels_scalar = {
     .name = "scalar",
+    .sum_count = 1,
     .l2 = scalar_l2,
     .dot = scalar_dot,
     .norm = scalar_norm,
