@@ -26,7 +26,8 @@ endif()
 set(sanitizer_environment
   "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1"
   "UBSAN_OPTIONS=print_stacktrace=1"
-  "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+  "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1"
+  "VEXLAKE_VERSITYGW=${CMAKE_SOURCE_DIR}/build/go/bin/versitygw")
 
 foreach(target IN LISTS concurrent_targets)
   string(REGEX REPLACE "^test_([a-z]+)_" "tsan/\\1/" name ${target})

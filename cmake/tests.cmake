@@ -38,7 +38,7 @@ foreach(source IN LISTS test_sources)
   endif()
   add_test(NAME ${module}/${name} COMMAND ${target})
   set_tests_properties(${module}/${name} PROPERTIES TIMEOUT 900
-    ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1;UBSAN_OPTIONS=print_stacktrace=1")
+    ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1:abort_on_error=1;UBSAN_OPTIONS=print_stacktrace=1;VEXLAKE_VERSITYGW=${CMAKE_SOURCE_DIR}/build/go/bin/versitygw")
 endforeach()
 
 include(cmake/suites.cmake)

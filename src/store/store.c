@@ -109,6 +109,10 @@ vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range 
 vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
                               vexi_arena *arena, vexi_span *out, vex_error *err) {
     *out = (vexi_span){0};
+    if (store->ops->get_all != NULL) {
+        VEX_TRY(check_name(name, err));
+        return store->ops->get_all(store, name, size_max, arena, out, err);
+    }
     uint64_t size = 0;
     VEX_TRY(vexi_store_size(store, name, &size, err));
     if (size > size_max || size >= SIZE_MAX) {
@@ -153,6 +157,20 @@ vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *af
 vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err) {
     VEX_TRY(check_name(name, err));
     return store->ops->remove(store, name, err);
+}
+
+vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, size_t count,
+                                  vex_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        VEX_TRY(check_name(names[i], err));
+    }
+    if (store->ops->remove_many != NULL) {
+        return store->ops->remove_many(store, names, count, err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        VEX_TRY(store->ops->remove(store, names[i], err));
+    }
+    return VEX_OK;
 }
 
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err) {

@@ -8,7 +8,7 @@
  * append-only logs.
  *
  * Implementations: store_file.c (over a vexi_disk), store_mem.c, store_fault.c (wraps another and
- * injects faults from a seed); S3 comes next and fits this table.
+ * injects faults from a seed); store_s3.c (objects in a bucket, see s3.h).
  *
  * Every function is thread-safe and blocking. Stores fill err with the object's name in the
  * message. */
@@ -86,6 +86,15 @@ typedef struct vexi_store_ops {
     /* Delete an object, durably; one that is not there is fine. Who mapped it keeps its bytes. */
     vex_status (*remove)(vexi_store *store, const char *name, vex_error *err);
 
+    /* Delete `count` objects in as few requests as the store has for it. On failure any of them may
+     * be gone. NULL: they are removed one by one. */
+    vex_status (*remove_many)(vexi_store *store, const char *const *names, size_t count,
+                              vex_error *err);
+
+    /* vexi_store_get_all in fewer steps than size and get. NULL: by those. */
+    vex_status (*get_all)(vexi_store *store, const char *name, size_t size_max, vexi_arena *arena,
+                          vexi_span *out, vex_error *err);
+
     /* Size of an object. VEX_NOT_FOUND. */
     vex_status (*size)(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
 
@@ -142,6 +151,8 @@ vex_status vexi_store_put_if_absent(vexi_store *store, const char *name, const v
 vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *after, bool by_folder,
                            vexi_arena *arena, vexi_listing *out, vex_error *err);
 vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err);
+vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, size_t count,
+                                  vex_error *err);
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
 void vexi_store_unmap(vexi_store *store,
