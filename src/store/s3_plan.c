@@ -58,11 +58,12 @@ vex_status vexi_s3_plan(const vexi_env *env, const vexi_range *sorted, size_t co
             return status;
         }
         vexi_s3_span *list = memory;
-        uint64_t piece_size = (end - start) / pieces;
+        uint64_t piece_size = (end - start) / pieces, rest = (end - start) % pieces;
+        uint64_t to = start;
         size_t begin = first;
         for (size_t i = 0; i < pieces; i++) {
-            uint64_t from = start + i * piece_size;
-            uint64_t to = i + 1 == pieces ? end : from + piece_size;
+            uint64_t from = to;
+            to = from + piece_size + (i < rest ? 1 : 0);
             /* Ranges wholly before the piece are left out where they are first in order; scatter
              * passes over the others. */
             while (begin + 1 < next && sorted[begin].offset + sorted[begin].size <= from) {

@@ -1,4 +1,4 @@
-module vexlake.dev/tools/versitygw
+module vexlake.example/versitygw
 
 go 1.25.0
 
