@@ -21,6 +21,7 @@ static const struct {
     const char *advice;
 } advices[] = {
     {"InvalidAccessKeyId", "does not know this access key: check AWS_ACCESS_KEY_ID"},
+    {"XAdminUserNotFound", "does not know this access key: check AWS_ACCESS_KEY_ID"},
     {"SignatureDoesNotMatch",
      "finds the signature wrong: the secret key does not belong to the access key; check "
      "AWS_SECRET_ACCESS_KEY"},
@@ -32,6 +33,19 @@ static const struct {
     {"AllAccessDisabled", "has disabled all access to the bucket"},
     {"NotImplemented", "does not know this operation: it is no complete S3 server"},
 };
+
+/* Whether a 404 means that the object is not there. A bucket or, for some servers, an access key
+ * that does not exist is a 404 too, and a lake must not be taken for empty then. */
+static bool is_object_missing(const char *code) {
+    static const char *const codes[] = {"", "NoSuchKey", "NoSuchUpload", "NoSuchVersion",
+                                        "NotFound"};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        if (strcmp(code, codes[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 /* Codes by which servers that keep objects as files say that a name is both object and folder. */
 static bool is_object_and_folder(const char *code) {
@@ -151,7 +165,7 @@ static vexi_s3_failure judge_http(const vexi_s3_transfer *t, const vexi_s3_setti
                                    address->base, http, code),
                     status);
     }
-    if (http == 404 && strcmp(code, "NoSuchBucket") != 0) {
+    if (http == 404 && is_object_missing(code)) {
         return give(VEXI_S3_FINAL,
                     vexi_fail_code(err, VEX_NOT_FOUND, http, "%s does not exist", what), status);
     }

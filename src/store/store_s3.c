@@ -90,11 +90,20 @@ static vex_status parts_size(const vexi_span *parts, size_t count, const char *n
 
 /* ---- Size ------------------------------------------------------------------------------------ */
 
-/* What a HEAD request tells; the answer has no body. */
+/* What the head of an object's answer tells. Asked by a GET of the first byte: the answer to a HEAD
+ * request has no body, so that its 404 cannot be told from that of a bucket or a key that was taken
+ * away. An object without bytes has no first one (416), and is then certainly there. */
 static vex_status head(vexi_s3_store *store, const char *name, const vexi_buffer *path,
                        vexi_s3_answer *answer, vex_error *err) {
-    vexi_s3_call call = call_of(VEXI_S3_HEAD, "HEAD", name, path);
+    vexi_s3_call call = call_of(VEXI_S3_HEAD, "GET", name, path);
+    call.is_ranged = true;
+    call.end = 1;
     vex_status status = vexi_s3_run(store->client, &call, 1, err);
+    if (status != VEX_OK && call.answer.http_status == 416) {
+        vexi_s3_call_deinit(store->client, &call);
+        call = call_of(VEXI_S3_HEAD, "HEAD", name, path);
+        status = vexi_s3_run(store->client, &call, 1, err);
+    }
     if (status == VEX_OK && call.answer.total_size == UINT64_MAX) {
         status = vexi_fail(err, VEX_IO, "%s: the server does not tell its size", name);
     }
