@@ -315,11 +315,10 @@ static bool take_submitted(vexi_s3_client *client) {
     return stop;
 }
 
-/* Delayed calls whose time has come become ready; returns when the next one is due. */
-static uint64_t wake_delayed(vexi_s3_client *client, uint64_t now) {
+/* Delayed calls whose time has come become ready. */
+static void wake_delayed(vexi_s3_client *client, uint64_t now) {
     call_list waiting = client->delayed;
     client->delayed = (call_list){0};
-    uint64_t next_ns = UINT64_MAX;
     while (waiting.first != NULL) {
         vexi_s3_call *call = pop(&waiting);
         if (call->group->has_failed) {
@@ -327,9 +326,17 @@ static uint64_t wake_delayed(vexi_s3_client *client, uint64_t now) {
         } else if (call->due_ns <= now) {
             push(&client->ready, call);
         } else {
-            next_ns = call->due_ns < next_ns ? call->due_ns : next_ns;
             push(&client->delayed, call);
         }
+    }
+}
+
+/* When a delayed call is due, UINT64_MAX without one. */
+static uint64_t next_delayed_ns(const vexi_s3_client *client) {
+    uint64_t next_ns = UINT64_MAX;
+    for (const vexi_s3_call *call = client->delayed.first; call != NULL; call = call->next) {
+        next_ns = call->due_ns < next_ns ? call->due_ns : next_ns;
+        next_ns = call->group->has_failed ? 0 : next_ns;
     }
     return next_ns;
 }
@@ -463,14 +470,16 @@ static void *run_thread(void *argument) {
     vexi_s3_client *client = argument;
     while (!take_submitted(client)) {
         uint64_t now = vexi_monotonic_ns(client->env);
-        uint64_t next_ns = wake_delayed(client, now);
+        wake_delayed(client, now);
         start_ready(client, now);
         int running = 0;
         (void)curl_multi_perform(client->multi, &running);
         reap(client);
         now = vexi_monotonic_ns(client->env);
-        uint64_t watch_ns = watch_transfers(client, now);
-        next_ns = watch_ns < next_ns ? watch_ns : next_ns;
+        /* After all that may have delayed a call. */
+        uint64_t next_ns = watch_transfers(client, now);
+        uint64_t delayed_ns = next_delayed_ns(client);
+        next_ns = delayed_ns < next_ns ? delayed_ns : next_ns;
         if (client->ready.first != NULL) {
             /* Held back for a time, or by the window, and then an ending transfer wakes us. */
             uint64_t ready_ns = UINT64_MAX;

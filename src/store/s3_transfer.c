@@ -330,8 +330,6 @@ static bool set_options(vexi_s3_transfer *t, const vexi_s3_settings *settings,
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_USERAGENT, user_agent);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms);
-    SET(CURLOPT_BUFFERSIZE, 131072L);
-    SET(CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
     SET(CURLOPT_HTTPHEADER, (struct curl_slist *)t->header_list);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, (void *)t);
@@ -361,6 +359,9 @@ static bool set_options(vexi_s3_transfer *t, const vexi_s3_settings *settings,
         SET(CURLOPT_CUSTOMREQUEST, call->method);
     }
 #undef SET
+    /* Refused by a handle that keeps its buffer from before, which then has this size already. */
+    (void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 131072L);
+    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, 131072L);
     return ok;
 }
 
