@@ -262,6 +262,9 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
         note_first_byte(client, t);
     }
     if (failure == VEXI_S3_DONE || failure == VEXI_S3_FINAL) {
+        /* The server may have done it although its answer found no room here. */
+        call->is_doubtful =
+            call->is_doubtful || (failure == VEXI_S3_FINAL && (t->no_memory || t->is_too_large));
         if (failure == VEXI_S3_DONE) {
             vexi_s3_pace_success(&client->pace);
             if (t->hedge_data != NULL) {

@@ -199,8 +199,9 @@ static vexi_s3_failure judge_curl(const vexi_s3_transfer *t, int code, const cha
                                   const vexi_s3_settings *settings, const vexi_s3_address *address,
                                   vex_status *status, vex_error *err) {
     const char *what = t->call->what;
+    vexi_s3_failure broken = t->answer.http_status != 0 ? VEXI_S3_AGAIN : VEXI_S3_UNREACHABLE;
     if (timeout_text != NULL) {
-        return give(VEXI_S3_UNREACHABLE,
+        return give(broken,
                     vexi_fail(err, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s: %s", what,
                               address->base, timeout_text),
                     status);
@@ -251,7 +252,7 @@ static vexi_s3_failure judge_curl(const vexi_s3_transfer *t, int code, const cha
                               address->base, settings->connect_timeout_ms),
                     status);
     default:
-        return give(VEXI_S3_UNREACHABLE,
+        return give(broken,
                     vexi_fail(err, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s: %s", what,
                               address->base, curl_easy_strerror((CURLcode)code)),
                     status);

@@ -197,7 +197,7 @@ TEST(near_ranges_are_one_request) {
 
 /* More names than one page of a listing, and than one request of a deletion. */
 TEST(many_names) {
-    enum { COUNT = 2100 };
+    enum { COUNT = 1100 };
     vexi_store *store = vex_test_s3_store(&server, "many");
     static char names[COUNT][32];
     static const char *pointers[COUNT];
@@ -220,7 +220,7 @@ TEST(many_names) {
     CHECK_EQ(listing.count, 5);
     CHECK_EQ(counters_of(store, VEXI_S3_LIST).requests, before + 1);
     CHECK_OK(vexi_store_remove_many(store, pointers, COUNT, &err));
-    CHECK_EQ(counters_of(store, VEXI_S3_DELETE).requests, 3);
+    CHECK_EQ(counters_of(store, VEXI_S3_DELETE).requests, 2);
     CHECK_OK(vexi_store_list(store, "", NULL, false, &arena, &listing, &err));
     CHECK_EQ(listing.count, 0);
     vexi_arena_deinit(&arena);
@@ -495,6 +495,101 @@ TEST(destroy_in_flight) {
     vex_test_proxy_close(&proxy);
 }
 
+/* ---- Without memory -------------------------------------------------------------------------- */
+
+typedef struct failing_env {
+    vexi_env env;
+    atomic_uint_fast64_t calls;
+    uint64_t fail_at;
+} failing_env;
+
+static void *failing_allocate(void *context, size_t alignment, size_t size) {
+    failing_env *self = context;
+    const vexi_env *system = vex_test_env();
+    bool fails = atomic_fetch_add(&self->calls, 1) + 1 == self->fail_at;
+    return fails ? NULL : system->allocate(system->context, alignment, size);
+}
+
+static void failing_release(void *context, void *pointer) {
+    (void)context;
+    vex_test_env()->release(vex_test_env()->context, pointer);
+}
+
+static void failing_random(void *context, void *out, size_t size) {
+    (void)context;
+    vex_test_env()->random_fill(vex_test_env()->context, out, size);
+}
+
+static uint64_t failing_monotonic(void *context) {
+    (void)context;
+    return vexi_monotonic_ns(vex_test_env());
+}
+
+static int64_t failing_wall(void *context) {
+    (void)context;
+    return vexi_wall_us(vex_test_env());
+}
+
+static bool worked(vex_status status) {
+    CHECK(status == VEX_OK || status == VEX_MEMORY);
+    return status == VEX_OK;
+}
+
+/* Every allocation fails once: a status, nothing leaked, and what was said to be done is done. */
+TEST(allocations_fail) {
+    uint64_t n = 1;
+    bool failed = true;
+    for (; failed; n++) {
+        failing_env self = {.env = *vex_test_env(), .fail_at = n};
+        self.env.context = &self;
+        self.env.allocate = failing_allocate;
+        self.env.release = failing_release;
+        self.env.random_fill = failing_random;
+        self.env.monotonic_ns = failing_monotonic;
+        self.env.wall_us = failing_wall;
+        vexi_s3_settings settings = server.settings;
+        char id[37];
+        vexi_random_uuid(vex_test_env(), id);
+        snprintf(settings.prefix, sizeof settings.prefix, "memory-%s", id);
+        settings.gap_size_max = 1;
+        vexi_store *store = NULL;
+        if (worked(vexi_store_s3_create(&self.env, &settings, &store, NULL))) {
+            vexi_span part = text_span("0123456789");
+            bool put = worked(vexi_store_put(store, "a", &part, 1, NULL));
+            vex_status absent = vexi_store_put_if_absent(store, "b", &part, 1, NULL);
+            CHECK(absent == VEX_OK || absent == VEX_MEMORY || absent == VEX_UNKNOWN_OUTCOME);
+            if (absent == VEX_OK) {
+                absent = vexi_store_put_if_absent(store, "b", &part, 1, NULL);
+                CHECK(absent == VEX_EXISTS || absent == VEX_MEMORY ||
+                      absent == VEX_UNKNOWN_OUTCOME);
+            }
+            char found[2];
+            vexi_range ranges[] = {{.offset = 0, .size = 1, .target = (uint8_t *)found},
+                                   {.offset = 9, .size = 1, .target = (uint8_t *)found + 1}};
+            if (put && worked(vexi_store_get(store, "a", ranges, 2, NULL))) {
+                CHECK(found[0] == '0' && found[1] == '9');
+            }
+            vexi_arena arena;
+            vexi_arena_init(&arena, &self.env);
+            vexi_listing listing;
+            if (worked(vexi_store_list(store, "", NULL, true, &arena, &listing, NULL)) && put) {
+                CHECK(listing.count >= 1);
+            }
+            vexi_span all;
+            if (put && worked(vexi_store_get_all(store, "a", 100, &arena, &all, NULL))) {
+                CHECK_EQ(all.size, 10);
+            }
+            vexi_arena_deinit(&arena);
+            const char *names[] = {"a", "b"};
+            (void)worked(vexi_store_remove_many(store, names, 2, NULL));
+        }
+        vexi_store_destroy(store);
+        failed = atomic_load(&self.calls) >= n;
+    }
+    printf("    %llu allocations\n", (unsigned long long)n - 2);
+    CHECK(n > 40);
+}
+
 int main(void) {
     vex_test_s3_open(&server);
     if (server.is_there) {
@@ -504,6 +599,7 @@ int main(void) {
         RUN(large_objects);
         RUN(near_ranges_are_one_request);
         RUN(many_names);
+        RUN(allocations_fail);
     }
     if (server.pid != 0) { /* the proxy stands before our own */
         RUN(lost_answers);

@@ -149,12 +149,12 @@ static inline void vex_test_proxy_serve(vex_test_proxy *proxy, int fd, char *dat
     }
     uint64_t number = atomic_fetch_add(&proxy->number, 1);
     uint64_t random = vexi_random_mix(proxy->seed + number * VEXI_RANDOM_STEP);
-    bool is_error =
-        vex_test_take_one(&proxy->error_next) | vex_test_draw(&random, &proxy->error_percent);
+    bool is_error = vex_test_draw(&random, &proxy->error_percent);
+    is_error = vex_test_take_one(&proxy->error_next) || is_error;
     bool is_slow = vex_test_draw(&random, &proxy->slow_percent);
     bool is_cut = vex_test_draw(&random, &proxy->cut_percent);
-    bool is_lost = vex_test_take_one(&proxy->lose_next) | atomic_load(&proxy->loses) |
-                   vex_test_draw(&random, &proxy->lose_percent);
+    bool is_lost = vex_test_draw(&random, &proxy->lose_percent);
+    is_lost = vex_test_take_one(&proxy->lose_next) || atomic_load(&proxy->loses) || is_lost;
     bool is_late = vex_test_draw(&random, &proxy->delay_percent);
     if (atomic_load(&proxy->hangs) || vex_test_take_one(&proxy->hang_next)) {
         struct pollfd wait = {.fd = fd, .events = POLLIN};
