@@ -2,6 +2,11 @@
  * for wrong settings, uploads in parts, requests counted, and faults of a network put between by a
  * proxy: errors at 30 %, answers that are lost, cut, late or never come, a server that ignores
  * ranges, an object that changes while it is read. */
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <pthread.h>
 
 #include "check.h"
@@ -225,6 +230,72 @@ TEST(many_names) {
     CHECK_EQ(listing.count, 0);
     vexi_arena_deinit(&arena);
     vexi_store_destroy(store);
+}
+
+/* ---- TLS ------------------------------------------------------------------------------------- */
+
+/* A key and a certificate for 127.0.0.1 that vouches for itself. */
+static void make_certificate(const char *certificate_path, const char *key_path) {
+    EVP_PKEY *key = EVP_RSA_gen(2048);
+    X509 *certificate = X509_new();
+    CHECK(key != NULL && certificate != NULL);
+    CHECK(X509_set_version(certificate, 2) == 1);
+    CHECK(ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1) == 1);
+    CHECK(X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) != NULL);
+    CHECK(X509_gmtime_adj(X509_getm_notAfter(certificate), 3600) != NULL);
+    CHECK(X509_set_pubkey(certificate, key) == 1);
+    X509_NAME *name = X509_get_subject_name(certificate);
+    CHECK(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"127.0.0.1",
+                                     -1, -1, 0) == 1);
+    CHECK(X509_set_issuer_name(certificate, name) == 1);
+    const struct {
+        int nid;
+        const char *value;
+    } extensions[] = {{NID_basic_constraints, "critical,CA:TRUE"},
+                      {NID_subject_alt_name, "IP:127.0.0.1"}};
+    for (size_t i = 0; i < 2; i++) {
+        X509_EXTENSION *extension =
+            X509V3_EXT_conf_nid(NULL, NULL, extensions[i].nid, extensions[i].value);
+        CHECK(extension != NULL && X509_add_ext(certificate, extension, -1) == 1);
+        X509_EXTENSION_free(extension);
+    }
+    CHECK(X509_sign(certificate, key, EVP_sha256()) > 0);
+    FILE *file = fopen(certificate_path, "w");
+    CHECK(file != NULL && PEM_write_X509(file, certificate) == 1 && fclose(file) == 0);
+    file = fopen(key_path, "w");
+    CHECK(file != NULL && PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1 &&
+          fclose(file) == 0);
+    X509_free(certificate);
+    EVP_PKEY_free(key);
+}
+
+TEST(tls) {
+    vex_test_folder folder = vex_test_folder_make();
+    char certificate[128], key[128];
+    snprintf(certificate, sizeof certificate, "%s/certificate.pem", folder.path);
+    snprintf(key, sizeof key, "%s/key.pem", folder.path);
+    make_certificate(certificate, key);
+    static vex_test_s3 secure;
+    memset(&secure, 0, sizeof secure);
+    secure.settings.seed = 12;
+    vex_test_s3_spawn(&secure, getenv("VEXLAKE_VERSITYGW"), certificate, key);
+    vexi_s3_settings s = secure.settings;
+    check_refused(&s, "is not trusted");
+    snprintf(s.ca_file, sizeof s.ca_file, "%s/absent", folder.path);
+    check_refused(&s, "cannot be read");
+    snprintf(s.ca_file, sizeof s.ca_file, "%s", certificate);
+    for (int i = 0; i < 2; i++) {
+        vexi_store *store = create(&s);
+        vexi_span one = text_span("over TLS");
+        CHECK_OK(vexi_store_s3_check(store, &err));
+        CHECK_OK(vexi_store_put(store, "x", &one, 1, &err));
+        check_holds(store, "x", "over TLS");
+        vexi_store_destroy(store);
+        s.ca_file[0] = '\0'; /* the second time by explicit choice */
+        s.insecure = true;
+    }
+    vex_test_s3_close(&secure);
+    vex_test_folder_remove(&folder);
 }
 
 /* ---- Faults ---------------------------------------------------------------------------------- */
@@ -602,6 +673,7 @@ int main(void) {
         RUN(allocations_fail);
     }
     if (server.pid != 0) { /* the proxy stands before our own */
+        RUN(tls);
         RUN(lost_answers);
         RUN(errors_everywhere);
         RUN(ranges_ignored);

@@ -56,7 +56,9 @@ static inline bool vex_test_port_answers(uint16_t port) {
     return answers;
 }
 
-static inline void vex_test_s3_spawn(vex_test_s3 *s3, const char *program) {
+/* With certificate and key (paths, or both NULL) it speaks https. */
+static inline void vex_test_s3_spawn(vex_test_s3 *s3, const char *program, const char *certificate,
+                                     const char *key) {
     char listen[32], root[128], sidecar[128];
     s3->folder = vex_test_folder_make();
     snprintf(root, sizeof root, "%s/root", s3->folder.path);
@@ -66,21 +68,21 @@ static inline void vex_test_s3_spawn(vex_test_s3 *s3, const char *program) {
     CHECK(mkdir(root, 0755) == 0 && mkdir(bucket, 0755) == 0 && mkdir(sidecar, 0755) == 0);
     s3->port = vex_test_free_port();
     snprintf(listen, sizeof listen, "127.0.0.1:%u", s3->port);
+    const char *arguments[24] = {program,           "--port",      listen,
+                                 "--access",        "test-access", "--secret",
+                                 "test-secret-key", "--quiet",     "--keep-alive"};
+    size_t count = 9;
+    if (certificate != NULL) {
+        arguments[count++] = "--cert";
+        arguments[count++] = certificate;
+        arguments[count++] = "--key";
+        arguments[count++] = key;
+    }
+    arguments[count++] = "posix";
     /* The sidecar holds what would be extended attributes: not every file system has them. */
-    const char *const arguments[] = {program,
-                                     "--port",
-                                     listen,
-                                     "--access",
-                                     "test-access",
-                                     "--secret",
-                                     "test-secret-key",
-                                     "--quiet",
-                                     "--keep-alive",
-                                     "posix",
-                                     "--sidecar",
-                                     sidecar,
-                                     root,
-                                     NULL};
+    arguments[count++] = "--sidecar";
+    arguments[count++] = sidecar;
+    arguments[count++] = root;
     pid_t parent = getpid();
     pid_t pid = fork();
     CHECK(pid >= 0);
@@ -102,7 +104,8 @@ static inline void vex_test_s3_spawn(vex_test_s3 *s3, const char *program) {
         (void)usleep(50000);
     }
     CHECK(vex_test_port_answers(s3->port));
-    snprintf(s3->settings.endpoint, sizeof s3->settings.endpoint, "http://%s", listen);
+    snprintf(s3->settings.endpoint, sizeof s3->settings.endpoint, "http%s://%s",
+             certificate == NULL ? "" : "s", listen);
     snprintf(s3->settings.bucket, sizeof s3->settings.bucket, "vex-test");
     snprintf(s3->settings.region, sizeof s3->settings.region, "us-east-1");
     snprintf(s3->settings.access_key, sizeof s3->settings.access_key, "test-access");
@@ -125,7 +128,7 @@ static inline void vex_test_s3_open(vex_test_s3 *s3) {
             vexi_s3_settings_load(uri, &options, vexi_s3_environment, NULL, &s3->settings, &err));
         s3->is_there = true;
     } else if (program != NULL && access(program, X_OK) == 0) {
-        vex_test_s3_spawn(s3, program);
+        vex_test_s3_spawn(s3, program, NULL, NULL);
     } else {
         printf("    no S3 server: run tools/setup test, or set VEXLAKE_TEST_S3_ENDPOINT\n");
     }
