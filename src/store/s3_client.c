@@ -661,7 +661,7 @@ vex_status vexi_s3_client_create(const vexi_env *env, const vexi_s3_settings *se
         vexi_free(env, client);
         return vexi_no_memory(err, sizeof *client);
     }
-    /* Counted and thread-safe in every libcurl since 7.84. */
+    /* Counted and thread-safe in every libcurl since 7.84, and 7.85 is asked for. */
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
     uint32_t transfer_count = client->settings.connection_count_max;
     client->multi = curl_multi_init();

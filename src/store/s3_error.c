@@ -47,6 +47,17 @@ static bool is_object_missing(const char *code) {
     return false;
 }
 
+/* "Slow down", as AWS says it, MinIO (SlowDownRead) and others. */
+static bool is_throttling(int http, const char *code) {
+    static const char *const codes[] = {"TooManyRequests", "RequestLimitExceeded", "Throttling",
+                                        "ThrottlingException", "ServerBusy"};
+    bool is_named = strncmp(code, "SlowDown", 8) == 0;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        is_named = is_named || strcmp(code, codes[i]) == 0;
+    }
+    return is_named || http == 429;
+}
+
 /* Codes by which servers that keep objects as files say that a name is both object and folder. */
 static bool is_object_and_folder(const char *code) {
     static const char *const codes[] = {"ObjectParentIsFile",           "ExistingObjectIsDirectory",
@@ -136,7 +147,7 @@ static vexi_s3_failure judge_http(const vexi_s3_transfer *t, const vexi_s3_setti
     const char *what = t->call->what;
     const char *code = t->answer.error.code;
     int http = t->answer.http_status;
-    if (http == 429 || strcmp(code, "SlowDown") == 0 || (http == 503 && t->retry_after_ms > 0)) {
+    if (is_throttling(http, code) || (http == 503 && t->retry_after_ms > 0)) {
         return give(VEXI_S3_THROTTLED,
                     vexi_fail_code(err, VEXI_S3_UNAVAILABLE, http,
                                    "store unavailable: %s: %s is overloaded (%d %s)", what,

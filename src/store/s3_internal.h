@@ -342,6 +342,8 @@ typedef struct vexi_s3_store {
     vexi_s3_client *client;
 } vexi_s3_store;
 
+/* The S3 store that `store` is; anything else is our own mistake. */
+vexi_s3_store *vexi_s3_store_of(vexi_store *store);
 /* Append the encoded path of an object, or of the bucket when name is NULL. */
 void vexi_s3_object_path(const vexi_s3_client *client, const char *name, vexi_buffer *out);
 

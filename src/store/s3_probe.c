@@ -16,7 +16,7 @@
 enum { RACER_COUNT = 8, ROUND_COUNT = 4, ROUND_COUNT_MAX = 12 };
 
 vex_status vexi_store_s3_check(vexi_store *store, vex_error *err) {
-    vexi_s3_client *client = ((vexi_s3_store *)store)->client;
+    vexi_s3_client *client = vexi_s3_store_of(store)->client;
     vexi_s3_client_enter(client);
     vexi_buffer path;
     vexi_buffer_init(&path, store->env, VEXI_S3_PATH_SIZE_MAX);
@@ -68,7 +68,7 @@ static vex_status refuse(const vexi_s3_client *client, const char *what, vex_err
 
 /* One race on a name of its own. *is_sure is false where lost answers leave it open. */
 static vex_status race(vexi_store *store, const char *name, bool *is_sure, vex_error *err) {
-    vexi_s3_client *client = ((vexi_s3_store *)store)->client;
+    vexi_s3_client *client = vexi_s3_store_of(store)->client;
     vexi_buffer path;
     vexi_buffer_init(&path, store->env, VEXI_S3_PATH_SIZE_MAX);
     vexi_s3_object_path(client, name, &path);
@@ -142,7 +142,7 @@ static vex_status race(vexi_store *store, const char *name, bool *is_sure, vex_e
 }
 
 vex_status vexi_store_s3_probe(vexi_store *store, vex_error *err) {
-    vexi_s3_client *client = ((vexi_s3_store *)store)->client;
+    vexi_s3_client *client = vexi_s3_store_of(store)->client;
     vexi_s3_client_enter(client);
     vex_status status = VEX_OK;
     size_t sure_count = 0;

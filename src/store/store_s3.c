@@ -701,8 +701,12 @@ vex_status vexi_store_s3_create(const vexi_env *env, const vexi_s3_settings *set
 }
 
 void vexi_store_s3_counters(vexi_store *store, vexi_s3_counters out[VEXI_S3_KIND_COUNT]) {
+    vexi_s3_client_counters(vexi_s3_store_of(store)->client, out);
+}
+
+vexi_s3_store *vexi_s3_store_of(vexi_store *store) {
     VEX_ASSERT(store->ops == &s3_ops);
-    vexi_s3_client_counters(self_of(store)->client, out);
+    return self_of(store);
 }
 
 const char *vexi_s3_kind_name(vexi_s3_kind kind) {
