@@ -17,12 +17,16 @@
  * equal bytes count as ours only if one of our attempts may have arrived: callers make the bytes of
  * every attempt unique. Where nothing can be read, or nothing is there although an attempt may
  * still be on its way, the outcome is unknown. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "store/s3_internal.h"
 
 enum {
+    HIDDEN_ROUNDS = 9,
+    HIDDEN_PAUSE_MS = 5, /* then twice as long each time: 1.3 s in all */
     DELETE_COUNT_MAX = 1000,
     DELETE_SIZE_MAX = 4 << 20,
     KEY_SIZE_MAX = 1024 /* S3's limit, of prefix and name together */
@@ -406,10 +410,13 @@ static presence look(vexi_s3_store *store, const char *name, const vexi_buffer *
     return compare_bytes(store, name, path, parts, count, size);
 }
 
-static vex_status put_if_absent(vexi_s3_store *store, const char *name, const vexi_buffer *path,
-                                const vexi_span *parts, size_t count, uint64_t size,
-                                vex_error *err) {
+/* One request. *hidden: it was refused for an object that the server does not show, and ours is
+ * not there: to be asked again. */
+static vex_status put_if_absent_once(vexi_s3_store *store, const char *name,
+                                     const vexi_buffer *path, const vexi_span *parts, size_t count,
+                                     uint64_t size, bool *hidden, vex_error *err) {
     char crc[VEXI_S3_CRC_SIZE], put_id[VEXI_S3_PUT_ID_SIZE + 1];
+    *hidden = false;
     vexi_random_uuid(store->base.env, put_id);
     vexi_s3_call call = put_call(name, path, parts, count, size, crc);
     vexi_s3_call_header(&call, "if-none-match", "*");
@@ -429,11 +436,43 @@ static vex_status put_if_absent(vexi_s3_store *store, const char *name, const ve
     if (found == PRESENCE_OURS) {
         return VEX_OK;
     }
-    if (found == PRESENCE_OTHER || (status == VEX_EXISTS && !is_doubtful)) {
+    if (found == PRESENCE_OTHER) {
         return vexi_fail_code(err, VEX_EXISTS, problem.code, "%s exists already", name);
+    }
+    if (found == PRESENCE_NONE && status == VEX_EXISTS && !is_doubtful) {
+        *hidden = true;
+        return vexi_fail_code(err, VEX_IO, problem.code,
+                              "%s: the server says that it exists, but shows no such object", name);
+    }
+    if (status == VEX_EXISTS && !is_doubtful) { /* ours did not arrive: nothing is unknown */
+        return vexi_fail_code(err, VEX_IO, problem.code,
+                              "%s: the server says that it exists, but it cannot be read", name);
     }
     return vexi_fail_code(err, VEX_UNKNOWN_OUTCOME, problem.code,
                           "it is not known whether %s was put: %.300s", name, problem.message);
+}
+
+static void pause_ms(uint32_t ms) {
+    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+/* A server may refuse for an object that another call is still making, before it can be read
+ * (versitygw 1.8 with metadata in a sidecar). VEX_EXISTS promises that it is there, and the other
+ * call may yet fail: so it is asked again until one of the two is seen. */
+static vex_status put_if_absent(vexi_s3_store *store, const char *name, const vexi_buffer *path,
+                                const vexi_span *parts, size_t count, uint64_t size,
+                                vex_error *err) {
+    bool hidden = true;
+    vex_status status = VEX_OK;
+    for (uint32_t round = 0; round < HIDDEN_ROUNDS && hidden; round++) {
+        if (round > 0) {
+            pause_ms(HIDDEN_PAUSE_MS << (round - 1));
+        }
+        status = put_if_absent_once(store, name, path, parts, count, size, &hidden, err);
+    }
+    return status;
 }
 
 static vex_status s3_put_if_absent(vexi_store *base, const char *name, const vexi_span *parts,

@@ -323,6 +323,15 @@ TEST(lost_answers) {
     CHECK_OK(vexi_store_put_if_absent(once, "b", &one, 1, &err));
     atomic_store(&proxy.lose_next, 1);
     CHECK_FAILS(VEX_EXISTS, vexi_store_put_if_absent(once, "b", &two, 1, &err));
+    /* Refused for an object that nobody can see yet: asked again, until one of the two is there. */
+    atomic_store(&proxy.refuse_next, 3);
+    CHECK_OK(vexi_store_put_if_absent(store, "hidden", &one, 1, &err));
+    CHECK_EQ(atomic_load(&proxy.refuse_next), 0);
+    check_holds(store, "hidden", "one");
+    atomic_store(&proxy.refuse_next, 1000);
+    CHECK_FAILS(VEX_IO, vexi_store_put_if_absent(store, "never", &one, 1, &err));
+    CHECK(atomic_load(&proxy.refuse_next) < 1000);
+    atomic_store(&proxy.refuse_next, 0);
     /* Where nothing can be learnt the outcome is unknown. */
     atomic_store(&proxy.loses, true);
     CHECK_FAILS(VEX_UNKNOWN_OUTCOME, vexi_store_put_if_absent(once, "c", &one, 1, &err));

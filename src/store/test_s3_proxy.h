@@ -34,6 +34,8 @@ typedef struct vex_test_proxy {
     atomic_int lose_next;
     atomic_int hang_next; /* not given to the server, no answer until the client leaves */
     atomic_int error_next;
+    /* Of the next n conditional puts. */
+    atomic_int refuse_next; /* 412, as if it existed; not given to the server */
     /* Of all requests while set. */
     atomic_bool drops_range; /* the server sees no Range */
     atomic_bool breaks_etag; /* every answer has another ETag */
@@ -156,6 +158,16 @@ static inline void vex_test_proxy_serve(vex_test_proxy *proxy, int fd, char *dat
     bool is_lost = vex_test_draw(&random, &proxy->lose_percent);
     is_lost = vex_test_take_one(&proxy->lose_next) || atomic_load(&proxy->loses) || is_lost;
     bool is_late = vex_test_draw(&random, &proxy->delay_percent);
+    data[head_size - 2] = '\0';
+    bool is_conditional = vex_test_find_header(data, "if-none-match") != NULL;
+    data[head_size - 2] = '\r';
+    if (is_conditional && vex_test_take_one(&proxy->refuse_next)) {
+        static const char refused[] =
+            "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 46\r\nConnection: close\r\n\r\n"
+            "<Error><Code>PreconditionFailed</Code></Error>";
+        (void)vex_test_send_all(fd, refused, sizeof refused - 1);
+        return;
+    }
     if (atomic_load(&proxy->hangs) || vex_test_take_one(&proxy->hang_next)) {
         struct pollfd wait = {.fd = fd, .events = POLLIN};
         while (!atomic_load(&proxy->stop) && poll(&wait, 1, 50) == 0) {
