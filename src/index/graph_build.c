@@ -125,6 +125,21 @@ static vex_status copy_step(vexi_graph_builder *builder, vexi_graph_worker *work
     return VEX_OK;
 }
 
+/* A row is coded around each node that has it as a neighbour, in each round: turned once, not a
+ * hundred times. */
+static vex_status rotate_step(vexi_graph_builder *builder, vexi_graph_worker *worker,
+                              uint32_t first, uint32_t count, void *argument) {
+    (void)argument;
+    uint32_t padded = builder->graph->layout.padded;
+    for (uint32_t row = first; row < first + count; row++) {
+        for (uint32_t j = 0; j < builder->dimension; j++) {
+            worker->values[j] = builder->vectors[row][j] - builder->origin[j];
+        }
+        vexi_rotate(builder->rotation, worker->values, builder->rotated + (size_t)row * padded);
+    }
+    return VEX_OK;
+}
+
 /* The mean of the rows, or of a sample, and the lengths. */
 static void measure(vexi_graph_builder *builder, double *sums) {
     uint32_t step = builder->row_count / ORIGIN_ROWS + 1;
@@ -333,12 +348,13 @@ void vexi_graph_encode(const vexi_graph_builder *builder, uint32_t row, float *s
     const uint32_t *neighbours = vexi_graph_neighbours(builder->graph, row);
     const float *vectors[VEXI_GRAPH_DEGREE_MAX];
     for (uint32_t i = 0; i < builder->degree; i++) {
-        vectors[i] = builder->vectors[neighbours[i]];
+        vectors[i] = builder->rotated + (size_t)neighbours[i] * layout->padded;
     }
     float error;
     float record_error;
-    vexi_code_encode(&codes, builder->rotation, vectors, builder->degree, builder->vectors[row],
-                     builder->origin, blocks, &error, &record_error, scratch);
+    vexi_code_encode_rotated(&codes, vectors, NULL, builder->degree,
+                             builder->rotated + (size_t)row * layout->padded, blocks, &error,
+                             &record_error, scratch);
     if (builder->squares != NULL) {
         for (uint32_t i = 0; i < builder->degree; i++) {
             *code_add(layout, blocks, i) += builder->squares[row] - builder->squares[neighbours[i]];
@@ -421,6 +437,7 @@ static void builder_free(vexi_graph_builder *builder) {
     vexi_free(env, builder->workers);
     vexi_free(env, builder->vectors);
     vexi_free(env, builder->origin);
+    vexi_free(env, builder->rotated);
     vexi_free(env, builder->extras);
     vexi_free(env, builder->squares);
     vexi_free(env, builder->lists);
@@ -433,11 +450,13 @@ static vex_status builder_make(vexi_graph_builder *builder, vex_error *err) {
     vexi_graph *graph = builder->graph;
     size_t count = builder->row_count;
     bool product = graph->layout.metric == VEX_METRIC_IP;
-    graph->nodes = builder->nodes = vexi_alloc_aligned(env, count * graph->layout.node_size);
+    graph->nodes = builder->nodes = vexi_graph_nodes_alloc(env, count * graph->layout.node_size);
     float *origin = vexi_alloc_aligned(env, graph->layout.padded * sizeof *origin);
     graph->origin = origin;
     builder->vectors = vexi_alloc_array(env, count, sizeof *builder->vectors);
     builder->origin = vexi_alloc_aligned(env, graph->layout.padded * sizeof *builder->origin);
+    builder->rotated =
+        vexi_graph_nodes_alloc(env, count * graph->layout.padded * sizeof *builder->rotated);
     builder->lists = vexi_alloc_array(env, count * VEXI_GRAPH_LIST, sizeof *builder->lists);
     builder->list_counts = vexi_calloc(env, count, sizeof *builder->list_counts);
     builder->selected_counts = vexi_calloc(env, count, sizeof *builder->selected_counts);
@@ -446,8 +465,8 @@ static vex_status builder_make(vexi_graph_builder *builder, vex_error *err) {
         builder->squares = vexi_alloc_array(env, count, sizeof *builder->squares);
     }
     if (builder->nodes == NULL || origin == NULL || builder->vectors == NULL ||
-        builder->origin == NULL || builder->lists == NULL || builder->list_counts == NULL ||
-        builder->selected_counts == NULL ||
+        builder->origin == NULL || builder->rotated == NULL || builder->lists == NULL ||
+        builder->list_counts == NULL || builder->selected_counts == NULL ||
         (product && (builder->extras == NULL || builder->squares == NULL))) {
         return vexi_no_memory(err, count * graph->layout.node_size);
     }
@@ -459,7 +478,7 @@ static vex_status build(vexi_graph_builder *builder, const float *const *rows, v
     VEX_TRY(builder_make(builder, err));
     uint32_t count = builder->row_count;
     VEX_TRY(
-        vexi_graph_run(builder, count, 4 * SLICE, copy_step, (void *)(uintptr_t)rows, 0.02, err));
+        vexi_graph_run(builder, count, 4 * SLICE, copy_step, (void *)(uintptr_t)rows, 0.01, err));
     double *sums = vexi_alloc_array(builder->env, builder->dimension, sizeof *sums);
     if (sums == NULL) {
         return vexi_no_memory(err, builder->dimension * sizeof *sums);
@@ -467,6 +486,7 @@ static vex_status build(vexi_graph_builder *builder, const float *const *rows, v
     measure(builder, sums);
     vexi_free(builder->env, sums);
     vexi_rotate(builder->rotation, builder->origin, (float *)(uintptr_t)builder->graph->origin);
+    VEX_TRY(vexi_graph_run(builder, count, SLICE, rotate_step, NULL, 0.01, err));
     VEX_TRY(make_entries(builder, builder->workers[0].values, err));
     VEX_TRY(vexi_graph_seed(builder, err));
     VEX_TRY(vexi_graph_run(builder, count, SLICE, prune_step, NULL, 0.08, err));
@@ -519,8 +539,8 @@ vex_status vexi_graph_build(const vexi_env *env, const vexi_rotation *rotation,
 uint64_t vexi_graph_build_size(uint64_t row_count, uint32_t dimension, uint32_t degree) {
     degree = degree != 0 ? degree : VEXI_GRAPH_DEGREE;
     vexi_graph_layout layout = vexi_graph_layout_of(VEX_METRIC_IP, dimension, degree);
-    uint64_t row = layout.node_size + VEXI_GRAPH_LIST * sizeof(vexi_graph_item) +
-                   degree * sizeof(vexi_graph_item) + sizeof(uint64_t) + sizeof(float *) +
-                   2 * sizeof(float) + 4 * sizeof(uint32_t);
+    uint64_t row = layout.node_size + layout.padded * sizeof(float) +
+                   VEXI_GRAPH_LIST * sizeof(vexi_graph_item) + degree * sizeof(vexi_graph_item) +
+                   sizeof(uint64_t) + sizeof(float *) + 2 * sizeof(float) + 4 * sizeof(uint32_t);
     return row_count * row + ((uint64_t)64 << 20);
 }
