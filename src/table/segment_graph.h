@@ -31,9 +31,9 @@ const vexi_graph_file *vexi_segment_graph_file(const vexi_segment *segment);
 /* Of the graph in use, 0: none. */
 uint64_t vexi_segment_graph_size_bytes(const vexi_segment *segment);
 
-/* Look for the graph file; map, check and publish it if it fits: all graphs together take at most
- * limit_bytes. Moves the state; VEX_OK also where there is none or no room. A damaged or foreign
- * file is removed unless read_only.
+/* Look for the graph file; map (or copy, where it is large: huge pages), check and publish it if it
+ * fits: all graphs together take at most limit_bytes. Moves the state; VEX_OK also where there is
+ * none or no room. A damaged or foreign file is removed unless read_only.
  *
  * cancel         atomic, not 0 ends with VEX_CANCELLED.
  * rotation_seed  of the collection. */
