@@ -13,8 +13,10 @@
 typedef struct vexi_core {
     int references; /* atomic */
     const vexi_env *env;
-    vexi_store *store;    /* destroyed with the core */
-    uint64_t graph_bytes; /* atomic: all graphs that are loaded */
+    vexi_store *store;         /* destroyed with the core */
+    uint64_t graph_bytes;      /* atomic: all graphs that are loaded */
+    uint64_t graph_copy_bytes; /* graphs from this size on are copied when they are loaded; 0:
+                                  VEXI_GRAPH_HUGE. Tests copy small ones. */
 } vexi_core;
 
 vexi_core *vexi_core_retain(vexi_core *core);

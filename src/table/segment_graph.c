@@ -43,6 +43,11 @@ uint64_t vexi_segment_graph_size_bytes(const vexi_segment *segment) {
     return graph == NULL ? 0 : graph->object.size_bytes;
 }
 
+bool vexi_segment_graph_copied(const vexi_segment *segment) {
+    const vexi_segment_graph *graph = in_use(segment);
+    return graph != NULL && graph->copy != NULL && graph->object.mapping.data == NULL;
+}
+
 char *vexi_segment_graph_name(const vexi_segment *segment) {
     static const char suffix[] = ".hnsw.bin";
     const char *index = segment->index_object.name;
@@ -116,9 +121,11 @@ static vex_status check_blocks(const vexi_segment_graph *graph, const int *cance
  * node there: with the page cache's small pages it also reads page tables for each, which costs a
  * seventh of its time. What a graph may take was asked for before (room_take); the mapping, whose
  * pages were counted until now, is given back. Where there is no memory, the mapping stays. */
-static vex_status graph_copy(vexi_segment_graph *graph, const int *cancel, vex_error *err) {
-    const vexi_env *env = graph->object.store->env;
-    if (graph->bytes.size < VEXI_GRAPH_HUGE || graph->object.mapping.data == NULL) {
+static vex_status graph_copy(const vexi_core *core, vexi_segment_graph *graph, const int *cancel,
+                             vex_error *err) {
+    const vexi_env *env = core->env;
+    uint64_t least = core->graph_copy_bytes != 0 ? core->graph_copy_bytes : VEXI_GRAPH_HUGE;
+    if (graph->bytes.size < least || graph->object.mapping.data == NULL) {
         return VEX_OK;
     }
     graph->copy = vexi_graph_nodes_alloc(env, graph->bytes.size);
@@ -158,7 +165,7 @@ static vex_status graph_open(const vexi_segment *segment, const char *name, uint
         status = vexi_segment_object_bytes(&graph->object, &graph->arena, &graph->bytes, err);
     }
     if (status == VEX_OK && copied) {
-        status = graph_copy(graph, cancel, err);
+        status = graph_copy(segment->core, graph, cancel, err);
     }
     if (status == VEX_OK) {
         status = vexi_guard_run(open_guarded, &job, name, err);

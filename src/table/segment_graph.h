@@ -51,6 +51,8 @@ vex_status vexi_segment_graph_check(const vexi_segment *segment, vex_error *err)
 /* The same for the file as it lies in the store, in use or not. *found: there is one. */
 vex_status vexi_segment_graph_verify(const vexi_segment *segment, uint64_t rotation_seed,
                                      bool *found, vex_error *err);
+/* Whether the graph in use lies in memory of its own and not in a mapping. */
+bool vexi_segment_graph_copied(const vexi_segment *segment);
 /* Object name in the store; the caller frees it. NULL without memory. */
 char *vexi_segment_graph_name(const vexi_segment *segment);
 /* No search begins to use it any more. */
