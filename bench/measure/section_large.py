@@ -15,7 +15,7 @@ import peers
 from section_resp import ask, numbers
 
 RECALL, K = 0.95, peers.K
-SEGMENT = 1280 << 20  # bounds the import's memory; ten million rows are four segments
+SEGMENT = ours.ONE_SEGMENT
 PEER, LEAST_PROBES = "faiss-ivfpq-16384h-64", 32
 QUERIES, ROUNDS = 5000, 3
 
@@ -40,8 +40,7 @@ def over_resp(data, truth, path):
 
 def measure():
     section = common.Section("large", "10,000,000 x 128 float32, clustered, of low intrinsic "
-                             f"dimension; k {K}, RECALL {RECALL}, IVF in segments of "
-                             f"{SEGMENT >> 20} MiB")
+                             f"dimension; k {K}, RECALL {RECALL}, IVF in one segment")
     found = {}
     for name in ("syn-1m", "syn-10m"):
         data = vectorsets.get(name)

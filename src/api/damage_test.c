@@ -199,16 +199,112 @@ TEST(damage_anywhere) {
     folder_remove(path);
 }
 
-/* Files cut short while they are mapped: SIGBUS becomes a status. */
-TEST(truncated_while_open) {
-    static const char *const patterns[] = {"*/data/*.parquet", "*/index/*"};
-    for (int which = 0; which < 2; which++) {
+/* All rows are there, by whatever way they are found. */
+static void check_whole(vex_lake *lake, bool columns) {
+    vex_search_stats stats;
+    result r;
+    CHECK_OK(search(lake, false, columns, &stats, &r, &err));
+    CHECK_EQ(r.batch.length, 2 * ROWS + 1);
+    CHECK(string_is(result_id(&r, 0), "r5"));
+    CHECK_EQ(stats.segment_skip_count, 0);
+    result_release(&r);
+    CHECK_OK(search(lake, true, columns, &stats, &r, &err));
+    CHECK_EQ(r.batch.length, 2 * ROWS + 1);
+    CHECK_EQ(stats.segment_skip_count, 0);
+    result_release(&r);
+}
+
+/* Get, overwrite, delete and flush rows whose index file was cut. */
+static void check_use(vex_lake *lake) {
+    static const char *const names[3] = {"r5", "r450", "r800"};
+    for (int i = 0; i < 3; i++) {
+        result r = {0};
+        CHECK_OK(get_columns(lake, "c", names[i], &r, &err));
+        CHECK_EQ(r.batch.length, 1);
+        result_release(&r);
+    }
+    put_rows(lake, 3, 4);
+    vex_string ids[2] = {str("r7"), str("r407")};
+    CHECK_OK(vex_delete(lake, str("c"), ids, 2, NULL, &err));
+    CHECK_OK(vex_flush(lake, str("c"), &err));
+    vex_collection_info info;
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK_EQ(info.row_count, 2 * ROWS - 1);
+    CHECK_EQ(info.damaged_segment_count, 0);
+}
+
+/* Index files cut short while they are mapped are done without, whoever meets it first. */
+TEST(index_truncated_while_open) {
+    for (int trial = 0; trial < 12; trial++) {
+        bool warm = trial % 2 == 1, used = trial % 4 >= 2;
+        char *path = lake_make();
+        char object[512];
+        vex_lake *lake;
+        find_file(path, "*/index/*", object);
+        CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
+        if (warm) {
+            check_whole(lake, true);
+        }
+        CHECK(truncate(object, trial < 4 ? 0 : 4096 * (trial < 8 ? 1 : 2)) == 0);
+        if (!used) {
+            check_whole(lake, false);
+            check_whole(lake, true);
+        }
+        check_use(lake);
+        CHECK_OK(vex_lake_close(lake, &err));
+        CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
+        vex_collection_info info;
+        CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+        CHECK_EQ(info.row_count, 2 * ROWS - 1);
+        CHECK_OK(vex_lake_close(lake, &err));
+        folder_remove(path);
+    }
+}
+
+/* So are graph files: the lists serve, and a new graph is built. */
+TEST(graph_truncated_while_open) {
+    enum { PARTS = 10 };
+    char *path = folder_create();
+    char object[512];
+    vex_lake *lake;
+    vex_collection_info info;
+    CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
+    create(lake, "c", DIMENSION, VEX_METRIC_L2, VEX_INDEX_HNSW);
+    for (int i = 0; i < PARTS; i++) {
+        put_rows(lake, i * ROWS, ROWS);
+    }
+    CHECK_OK(vex_flush(lake, str("c"), &err));
+    do {
+        usleep(2000);
+        CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    } while (info.graph_missing_count > 0);
+    CHECK_EQ(info.graph_count, 1);
+    find_file(path, "*.hnsw.bin", object);
+    CHECK(truncate(object, 4096) == 0);
+    for (int i = 0; i < 30; i++) {
+        float query[DIMENSION];
+        char name[16];
+        result r = {0};
+        vector_of(i, query);
+        snprintf(name, sizeof name, "r%d", i);
+        CHECK_OK(search_k(lake, "c", query, DIMENSION, 10, false, &r, &err));
+        CHECK_EQ(r.batch.length, 10);
+        CHECK(string_is(result_id(&r, 0), name));
+        result_release(&r);
+    }
+    CHECK_OK(vex_lake_close(lake, &err));
+    folder_remove(path);
+}
+
+/* Data files cut short while they are mapped: SIGBUS becomes a status. */
+TEST(data_truncated_while_open) {
+    for (int both = 0; both < 2; both++) {
         for (int warm = 0; warm < 2; warm++) {
             char *path = lake_make();
             char object[512];
             vex_lake *lake;
             result r;
-            find_file(path, patterns[which], object);
+            find_file(path, "*/data/*.parquet", object);
             CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
             if (warm) {
                 CHECK_OK(search(lake, false, true, NULL, &r, &err));
@@ -216,6 +312,13 @@ TEST(truncated_while_open) {
                 result_release(&r);
             }
             CHECK(truncate(object, 0) == 0);
+            if (both) { /* and the index file of the same segment: nothing is left */
+                char index[512], pattern[60], uuid[37] = {0};
+                memcpy(uuid, strrchr(object, '/') + 1, 36);
+                snprintf(pattern, sizeof pattern, "*/index/%s*", uuid);
+                find_file(path, pattern, index);
+                CHECK(truncate(index, 0) == 0);
+            }
             check_damage(lake, object, false);
             check_damage(lake, object, true);
             uint64_t object_count;
@@ -247,4 +350,5 @@ TEST(missing_file) {
     folder_remove(path);
 }
 
-TEST_MAIN(RUN(damaged_vector); RUN(damage_anywhere); RUN(truncated_while_open); RUN(missing_file))
+TEST_MAIN(RUN(damaged_vector); RUN(damage_anywhere); RUN(index_truncated_while_open);
+          RUN(graph_truncated_while_open); RUN(data_truncated_while_open); RUN(missing_file))

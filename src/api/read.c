@@ -28,7 +28,7 @@ static vex_status get_run(vex_lake *lake, vexi_table *table, const vex_string *i
         VEX_TRY(vexi_table_view(table, &view, err));
         status = vexi_get(lake->keeper, view, ids, id_count, &asked, schema, batch, err);
         /* Each round mends a segment that only lacks its index, or ends. */
-        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        again = vexi_view_mend(table, view, status);
         vexi_view_release(view);
     }
     return status;
@@ -68,7 +68,7 @@ static vex_status sample_run(vex_lake *lake, vexi_table *table, uint32_t count, 
     for (bool again = true; again;) {
         VEX_TRY(vexi_table_view(table, &view, err));
         status = vexi_sample(lake->keeper, view, count, seed, &asked, schema, batch, err);
-        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        again = vexi_view_mend(table, view, status);
         vexi_view_release(view);
     }
     return status;
@@ -151,7 +151,7 @@ static vex_status search_run(vex_lake *lake, vexi_table *table, const float *que
         vexi_view *view;
         VEX_TRY(vexi_table_view(table, &view, err));
         status = vexi_search(lake->keeper, view, &request, schema, batch, options->stats, err);
-        again = status == VEX_CORRUPT && vexi_view_mend(table, view);
+        again = vexi_view_mend(table, view, status);
         vexi_view_release(view);
     }
     return status;

@@ -7,6 +7,7 @@
 #define VEXI_INDEX_CALIBRATION_H
 
 #include "base/env.h"
+#include "index/cancel.h"
 
 enum { VEXI_CALIBRATION_RECALLS = 8, VEXI_CALIBRATION_KS = 4 };
 /* 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999 */
@@ -36,11 +37,12 @@ typedef struct vexi_calibration_sample {
     float *distances;     /* query_count x k, the metric's */
 } vexi_calibration_sample;
 
-/* rows[i]: row i, aligned to 4. Uses env's parallel. Deterministic for a seed. Freed by deinit. */
+/* rows[i]: row i, aligned to 4. cancel: atomic, not 0 ends with VEX_CANCELLED; may be NULL. Uses
+ * env's parallel. Deterministic for a seed. Freed by deinit. */
 vex_status vexi_calibration_sample_init(const vexi_env *env, const float *const *rows,
                                         uint32_t row_count, uint32_t dimension, vex_metric metric,
-                                        uint64_t seed, vexi_calibration_sample *out,
-                                        vex_error *err);
+                                        uint64_t seed, const int *cancel,
+                                        vexi_calibration_sample *out, vex_error *err);
 void vexi_calibration_sample_deinit(const vexi_env *env, vexi_calibration_sample *sample);
 
 #endif

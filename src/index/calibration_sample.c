@@ -45,6 +45,7 @@ typedef struct source {
     uint32_t dimension;
     vex_metric metric;
     const float *middle; /* taken off rows and queries; NULL: none */
+    const int *cancel;
 } source;
 
 /* Row i as it is compared. */
@@ -263,7 +264,8 @@ static void answer_block(void *argument, size_t block) {
         vexi_arena_deinit(&arena);
         return;
     }
-    for (uint32_t first = 0; first < from->row_count; first += chunk) {
+    for (uint32_t first = 0; first < from->row_count && !vexi_is_cancelled(from->cancel);
+         first += chunk) {
         uint32_t rows = from->row_count - first;
         rows = rows < chunk ? rows : chunk;
         for (uint32_t i = 0; i < rows; i++) {
@@ -283,7 +285,7 @@ static void answer_block(void *argument, size_t block) {
                   scratch.products + (size_t)q * rows, rows, first);
         }
     }
-    for (uint32_t q = 0; q < count; q++) {
+    for (uint32_t q = 0; q < count && !vexi_is_cancelled(from->cancel); q++) {
         finish(job, begin + q, &scratch.nearest[q], &scratch);
     }
     vexi_arena_deinit(&arena);
@@ -373,6 +375,7 @@ static vex_status answer(const vexi_env *env, const source *from, uint32_t first
                      .answers = sample->answers + (size_t)first * sample->k,
                      .distances = sample->distances + (size_t)first * sample->k};
     vexi_parallel(env, (count + BLOCK_QUERIES - 1) / BLOCK_QUERIES, answer_block, &job);
+    VEX_TRY(vexi_cancel_check(from->cancel, err));
     if (atomic_load(&job.failed)) {
         return vexi_no_memory(err, BLOCK_QUERIES * 2 * sizeof(uint64_t) * (size_t)sample->k);
     }
@@ -381,10 +384,14 @@ static vex_status answer(const vexi_env *env, const source *from, uint32_t first
 
 vex_status vexi_calibration_sample_init(const vexi_env *env, const float *const *rows,
                                         uint32_t row_count, uint32_t dimension, vex_metric metric,
-                                        uint64_t seed, vexi_calibration_sample *out,
-                                        vex_error *err) {
+                                        uint64_t seed, const int *cancel,
+                                        vexi_calibration_sample *out, vex_error *err) {
     vexi_calibration_sample sample = {0};
-    source from = {.rows = rows, .row_count = row_count, .dimension = dimension, .metric = metric};
+    source from = {.rows = rows,
+                   .row_count = row_count,
+                   .dimension = dimension,
+                   .metric = metric,
+                   .cancel = cancel};
     float *middle = NULL;
     vex_status status = VEX_OK;
     *out = (vexi_calibration_sample){0};

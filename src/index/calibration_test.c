@@ -44,7 +44,7 @@ static void free_rows(data *d) {
 static vexi_calibration_sample make_sample(const data *d, vex_metric metric) {
     vexi_calibration_sample sample;
     CHECK_OK(vexi_calibration_sample_init(vex_test_env(), d->rows, d->count, d->dimension, metric,
-                                          9, &sample, &err));
+                                          9, NULL, &sample, &err));
     return sample;
 }
 
@@ -221,8 +221,8 @@ TEST(sample_is_the_same_on_any_number_of_threads) {
     vexi_env *env;
     CHECK_OK(vexi_env_system_create(3, NULL, NULL, &env, &err));
     vexi_calibration_sample again;
-    CHECK_OK(
-        vexi_calibration_sample_init(env, d.rows, d.count, 10, VEX_METRIC_L2, 9, &again, &err));
+    CHECK_OK(vexi_calibration_sample_init(env, d.rows, d.count, 10, VEX_METRIC_L2, 9, NULL, &again,
+                                          &err));
     size_t answers = (size_t)first.query_count * first.k;
     CHECK_EQ(first.query_count, again.query_count);
     CHECK(memcmp(first.answers, again.answers, answers * sizeof *first.answers) == 0);
@@ -397,7 +397,7 @@ TEST(out_of_memory) {
         vexi_calibration table;
         vex_error err;
         vex_status status = vexi_calibration_sample_init(&env, d.rows, d.count, 5,
-                                                         VEX_METRIC_COSINE, 1, &sample, &err);
+                                                         VEX_METRIC_COSINE, 1, NULL, &sample, &err);
         if (status == VEX_OK) {
             status = vexi_ivf_calibrate(&env, &ivf, VEX_METRIC_COSINE, &sample, &table, &err);
         }
@@ -410,7 +410,83 @@ TEST(out_of_memory) {
     free_rows(&d);
 }
 
+/* ---- Cancelling ------------------------------------------------------------------------------ */
+
+/* Sets a flag when the n-th parallel work begins. */
+typedef struct canceller {
+    const vexi_env *inner;
+    int calls_left;
+    int flag;
+} canceller;
+
+static void *canceller_allocate(void *context, size_t alignment, size_t size) {
+    const vexi_env *inner = ((canceller *)context)->inner;
+    return inner->allocate(inner->context, alignment, size);
+}
+
+static void canceller_release(void *context, void *pointer) {
+    const vexi_env *inner = ((canceller *)context)->inner;
+    inner->release(inner->context, pointer);
+}
+
+static void cancelling_parallel(void *context, size_t count, void (*function)(void *, size_t),
+                                void *argument) {
+    canceller *c = context;
+    if (--c->calls_left == 0) {
+        __atomic_store_n(&c->flag, 1, __ATOMIC_RELAXED);
+    }
+    vexi_parallel(c->inner, count, function, argument);
+}
+
+/* With the flag set at the n-th parallel work from now, 0: already. */
+static vexi_env canceller_env(canceller *c, int n) {
+    *c = (canceller){.inner = vex_test_env(), .calls_left = n, .flag = n == 0};
+    vexi_env env = *c->inner;
+    env.context = c;
+    env.allocate = canceller_allocate;
+    env.release = canceller_release;
+    env.parallel = cancelling_parallel;
+    return env;
+}
+
+/* Building lists and making a sample end at whatever work the flag is met; nothing is left. */
+TEST(work_is_cancelled_wherever_it_is) {
+    uint64_t random = vex_test_seed(7);
+    data d = make_clustered(9000, 8, 20, &random);
+    uint64_t cancelled = 0;
+    for (int lists = 16; lists <= 600; lists += 584) {
+        for (int n = 0; n < 40; n++) {
+            canceller c;
+            vexi_env env = canceller_env(&c, n);
+            vexi_ivf_options options = {
+                .list_count = (uint32_t)lists, .seed = 3, .iteration_max = 2, .cancel = &c.flag};
+            vexi_ivf ivf;
+            vex_error err = {0};
+            vex_status status = vexi_ivf_build(&env, d.rows, d.count, d.dimension, VEX_METRIC_L2,
+                                               &options, &ivf, &err);
+            CHECK(status == VEX_OK || (status == VEX_CANCELLED && c.flag == 1));
+            CHECK(n > 1 || status == VEX_CANCELLED);
+            CHECK(status == VEX_OK || ivf.centroids == NULL);
+            cancelled += status == VEX_CANCELLED;
+            vexi_ivf_deinit(&env, &ivf);
+        }
+    }
+    CHECK(cancelled >= 8);
+    for (int n = 0; n < 4; n++) {
+        canceller c;
+        vexi_env env = canceller_env(&c, n);
+        vexi_calibration_sample sample;
+        vex_error err = {0};
+        vex_status status = vexi_calibration_sample_init(&env, d.rows, d.count, d.dimension,
+                                                         VEX_METRIC_L2, 3, &c.flag, &sample, &err);
+        CHECK_EQ(status, n <= 2 ? VEX_CANCELLED : VEX_OK); /* rows, then moved ones */
+        CHECK((sample.queries == NULL) == (status != VEX_OK));
+        vexi_calibration_sample_deinit(&env, &sample);
+    }
+    free_rows(&d);
+}
+
 TEST_MAIN(RUN(find); RUN(find_in_hostile_tables); RUN(sample_answers_exactly);
           RUN(sample_of_duplicates); RUN(sample_is_the_same_on_any_number_of_threads);
           RUN(efforts_follow_the_data); RUN(recall_of_other_queries); RUN(edges);
-          RUN(out_of_memory))
+          RUN(out_of_memory); RUN(work_is_cancelled_wherever_it_is))

@@ -63,6 +63,12 @@ void vexi_code_encode_rotated(const vexi_code_layout *layout, const float *const
                               const float *squares, uint32_t row_count, const float *center,
                               uint8_t *out, float *error, float *record_error, float *scratch);
 
+/* Whether codes can tell rows of such a typical length apart: the squares of their values neither
+ * overflow nor vanish. The same holds of a query's length (or its inverse). */
+static inline bool vexi_code_scale_judged(float length) {
+    return length > 1e-12f && length < 1e12f;
+}
+
 /* ---- Queries --------------------------------------------------------------------------------- */
 
 /* A query, made ready for the lists that share an origin. */

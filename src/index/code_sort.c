@@ -1,13 +1,23 @@
 /* Selecting and ordering.
  *
- * Candidates are ordered by (estimate, row), which is total where rows are distinct: quicksort that
- * leaves alone what lies behind the wanted ones. The larger part waits while the smaller one is
- * sorted, so that at most log2(count) parts wait. No estimate is NaN. */
+ * Candidates are ordered by (estimate, row), which is total where rows are distinct: few by
+ * counting those before each, more by radix, many by a quicksort that leaves alone what lies behind
+ * the wanted ones. The larger part waits while the smaller one is sorted, so that at most
+ * log2(count) parts wait. No estimate is NaN. */
 #include <math.h>
+#include <string.h>
 
 #include "index/code_internal.h"
 
-enum { PLACED_MAX = 160, SIEVED_MAX = 1024, BISECTIONS = 24, LANES = 8 };
+enum {
+    PLACED_MAX = 96,
+    RADIX_MAX = 1024,
+    SIEVED_MAX = 4096,
+    BISECTIONS = 24,
+    LANES = 8,
+    DIGITS = 256,
+    PASSES = 4
+};
 
 static inline bool before(const vexi_code_candidate *a, const vexi_code_candidate *b) {
     return a->estimate != b->estimate ? a->estimate < b->estimate : a->row < b->row;
@@ -83,16 +93,55 @@ static void place_all(vexi_code_candidate *items, uint32_t count) {
     }
 }
 
-static uint32_t count_up_to(const float *values, uint32_t count, float most) {
-    uint32_t found = 0;
+/* A number with the order of the floats. */
+static uint32_t key_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+/* By bytes of the estimates, least first, leaving out those in which all are alike; then equal ones
+ * (and both zeros) by row. count <= RADIX_MAX. */
+static void radix_sort(vexi_code_candidate *items, uint32_t count) {
+    struct entry {
+        uint32_t key, at;
+    } parts[2][RADIX_MAX], *from = parts[0], *to = parts[1];
+    uint32_t counts[PASSES][DIGITS] = {{0}};
     for (uint32_t i = 0; i < count; i++) {
-        found += values[i] <= most ? 1 : 0;
+        uint32_t key = key_of(items[i].estimate);
+        from[i] = (struct entry){key, i};
+        for (uint32_t pass = 0; pass < PASSES; pass++) {
+            counts[pass][key >> 8 * pass & 255]++;
+        }
     }
-    return found;
+    for (uint32_t pass = 0; pass < PASSES; pass++) {
+        uint32_t *places = counts[pass], shift = 8 * pass, sum = 0;
+        if (places[from[0].key >> shift & 255] == count) {
+            continue;
+        }
+        for (uint32_t digit = 0; digit < DIGITS; digit++) {
+            uint32_t here = places[digit];
+            places[digit] = sum;
+            sum += here;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            to[places[from[i].key >> shift & 255]++] = from[i];
+        }
+        struct entry *swapped = from;
+        from = to;
+        to = swapped;
+    }
+    vexi_code_candidate copy[RADIX_MAX];
+    memcpy(copy, items, count * sizeof *copy);
+    for (uint32_t i = 0; i < count; i++) {
+        items[i] = copy[from[i].at];
+    }
+    insert_all(items, count);
 }
 
 /* Bisection, whose passes over the values cost less than the branches of a selection would. */
 float vexi_code_most(const float *values, uint32_t count, uint32_t wanted) {
+    const vexi_kernels *kernels = vexi_kernels_get();
     /* By lanes: a chain of minima and maxima would wait for itself. */
     float lows[LANES], highs[LANES];
     for (uint32_t l = 0; l < LANES; l++) {
@@ -118,7 +167,7 @@ float vexi_code_most(const float *values, uint32_t count, uint32_t wanted) {
     }
     for (uint32_t step = 0; step < BISECTIONS; step++) {
         float middle = 0.5f * low + 0.5f * high;
-        uint32_t found = count_up_to(values, count, middle);
+        size_t found = kernels->up_to(values, count, middle, NULL);
         if (found < wanted) {
             low = middle;
         } else {
@@ -135,14 +184,16 @@ float vexi_code_most(const float *values, uint32_t count, uint32_t wanted) {
  */
 static uint32_t sieve(vexi_code_candidate *items, uint32_t count, uint32_t wanted) {
     float keys[SIEVED_MAX];
+    uint64_t bits[SIEVED_MAX / 64];
     for (uint32_t i = 0; i < count; i++) {
         keys[i] = items[i].estimate;
     }
     float most = vexi_code_most(keys, count, wanted);
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (keys[i] <= most) {
-            swap(&items[kept++], &items[i]);
+    vexi_kernels_get()->up_to(keys, count, most, bits);
+    for (uint32_t word = 0; word < (count + 63) / 64; word++) {
+        for (uint64_t left = bits[word]; left != 0; left &= left - 1) {
+            swap(&items[kept++], &items[word * 64 + (uint32_t)__builtin_ctzll(left)]);
         }
     }
     return kept;
@@ -152,8 +203,12 @@ void vexi_code_sort(vexi_code_candidate *items, uint32_t count, uint32_t wanted)
     if (wanted > 0 && count > PLACED_MAX && count <= SIEVED_MAX && wanted < count / 2) {
         count = sieve(items, count, wanted);
     }
-    if (count <= PLACED_MAX) {
-        place_all(items, count);
+    if (count <= RADIX_MAX) {
+        if (count <= PLACED_MAX) {
+            place_all(items, count);
+        } else {
+            radix_sort(items, count);
+        }
         return;
     }
     struct {

@@ -8,7 +8,19 @@
  * infinities of both signs, those of tiny ones vanish. Such rows are compared again in double and
  * clamped: any row whose float32 result is not finite; under cosine, where only directions count,
  * also every row whose norm, and every query whose norm, is outside SCALE_MIN .. SCALE_MAX. Squared
- * L2 below 1e-38 and dot products there stay what float32 makes of them, and ties go by row. */
+ * L2 below 1e-38 and dot products there stay what float32 makes of them, and ties go by row.
+ *
+ * How far a float32 distance may be from the distance in double is bounded as in Higham, Accuracy
+ * and Stability of Numerical Algorithms (2nd ed., 2002), chapters 3 and 4. With the unit roundoff
+ * u = 2^-24, a term that goes through m roundings keeps a factor of 1 + t with |t| <= gamma_m =
+ * m u / (1 - m u). A kernel keeps several sums for a row, so m is not the dimension but its share
+ * of one of them, ROUNDINGS more (vexi_kernels.sum_count). Of the three metrics squared L2 has
+ * terms of one sign: its error is relative, gamma_m of the distance; inner product    is off by
+ * gamma_m times the sum of |q_j x_j| <= |q| |x|; cosine           divides that by |q| |x|; the norm
+ * of a row may itself be a float32 sum, the root of which halves its error: 1.5 gamma_m in all. To
+ * each come what underflows, less than 2^-126 a term even where subnormals are flushed to zero; the
+ * few roundings at the end, which ROUNDINGS covers; and the error of the double, 2^-53 times the
+ * dimension, which is below the hundredth that all bounds are widened by. */
 #include "index/flat.h"
 
 #include <float.h>
@@ -21,6 +33,10 @@
 #define BLOCK     256u
 #define SCALE_MIN 1e-12f
 #define SCALE_MAX 1e12f
+
+/* Beside the additions of one of a kernel's sums: 8 that join sums (kernel.h), the difference
+ * twice, the product, norms, the last subtraction. */
+enum { ROUNDINGS = 20 };
 
 vex_status vexi_query_init(vexi_query *query, vex_metric metric, const float *values,
                            uint32_t dimension, vexi_arena *arena, vex_error *err) {
@@ -152,4 +168,65 @@ size_t vexi_flat_scan(const vexi_query *query, const vexi_run *run, uint32_t sou
         }
     }
     return compared;
+}
+
+/* ---- Certainty ------------------------------------------------------------------------------- */
+
+/* The least float that is not below. */
+static float float_above(double value) {
+    if (!(value <= FLT_MAX)) {
+        return INFINITY; /* not a number either */
+    }
+    float rounded = value < -FLT_MAX ? -FLT_MAX : (float)value;
+    return rounded < value ? nextafterf(rounded, INFINITY) : rounded;
+}
+
+float vexi_flat_limit(const vexi_query *query, double distance, double row_length_max) {
+    const double widen = 1.01, unit = 0x1p-24;
+    double roundings = ROUNDINGS + (double)query->dimension / vexi_kernels_get()->sum_count;
+    double gamma = widen * roundings * unit / (1 - roundings * unit);
+    double vanished = query->dimension * 0x1p-126;
+    if (query->metric == VEX_METRIC_L2) {
+        return float_above((distance + vanished) * (1 + gamma));
+    }
+    if (query->metric == VEX_METRIC_COSINE) {
+        return float_above(distance + 1.5 * gamma); /* vectors of safe scale: little vanishes */
+    }
+    double square = 0;
+    for (size_t j = 0; j < query->dimension; j++) {
+        square += (double)query->values[j] * query->values[j];
+    }
+    return float_above(distance + gamma * sqrt(square) * row_length_max + vanished);
+}
+
+size_t vexi_flat_within(const vexi_query *query, const vexi_run *run, const uint64_t *hidden,
+                        float limit, uint64_t *rows) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    float distances[BLOCK];
+    size_t found = 0;
+    for (size_t i = 0; i < run->count; i += BLOCK) {
+        size_t count = run->count - i < BLOCK ? run->count - i : BLOCK;
+        block_distances(kernels, query, run, i, count, distances);
+        for (size_t j = 0; j < count; j++) {
+            uint64_t row = run->first_row + i + j;
+            if (!(distances[j] > limit) && (hidden == NULL || !vexi_bitmap_get(hidden, row))) {
+                rows[found++] = row;
+            }
+        }
+    }
+    return found;
+}
+
+float vexi_flat_length_max(const vexi_run *run, uint32_t dimension) {
+    const vexi_kernels *kernels = vexi_kernels_get();
+    float squares[BLOCK], most = 0;
+    for (size_t i = 0; i < run->count; i += BLOCK) {
+        size_t count = run->count - i < BLOCK ? run->count - i : BLOCK;
+        kernels->norm(run->vectors + i * run->stride, run->stride, count, dimension, squares);
+        for (size_t j = 0; j < count; j++) {
+            most = squares[j] > most ? squares[j] : most; /* infinite where a square overflows */
+        }
+    }
+    /* gamma_m is far below a hundredth: m < 5,000. */
+    return float_above(1.01 * sqrt((double)most + dimension * 0x1p-126));
 }

@@ -31,4 +31,18 @@ typedef struct vexi_run {
 size_t vexi_flat_scan(const vexi_query *query, const vexi_run *run, uint32_t source,
                       const uint64_t *hidden, vexi_topk *topk);
 
+/* The greatest float32 distance, by vexi_flat_scan or over rows anywhere (query/scan.c), of a row
+ * whose distance in double (vexi_distance) is at most `distance`: a row beyond is farther. INFINITY
+ * where nothing can be said. row_length_max: no row is longer (inner product; INFINITY: unknown).
+ */
+float vexi_flat_limit(const vexi_query *query, double distance, double row_length_max);
+
+/* The rows of the run whose float32 distances are at most `limit`, hidden ones left out: positions
+ * go to `rows` (room for run->count). Returns how many. */
+size_t vexi_flat_within(const vexi_query *query, const vexi_run *run, const uint64_t *hidden,
+                        float limit, uint64_t *rows);
+
+/* The greatest |x| of the run, or a little more: never less. */
+float vexi_flat_length_max(const vexi_run *run, uint32_t dimension);
+
 #endif

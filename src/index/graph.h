@@ -72,10 +72,10 @@ enum { VEXI_GRAPH_HUGE = 32 << 20 };
 /* Bytes of memory that building takes at most, the result included. */
 uint64_t vexi_graph_build_size(uint64_t row_count, uint32_t dimension, uint32_t degree);
 
-/* Least ef per recall and k over the sample. */
+/* Least ef per recall and k over the sample. cancel: as for the build. */
 vex_status vexi_graph_calibrate(const vexi_env *env, const vexi_rotation *rotation,
                                 const vexi_graph *graph, const vexi_calibration_sample *sample,
-                                vexi_calibration *out, vex_error *err);
+                                const int *cancel, vexi_calibration *out, vex_error *err);
 
 /* Make a query ready for a graph. rotation is the collection's; values as the client gave them. */
 vex_status vexi_graph_query_init(vexi_code_query *query, const vexi_graph *graph,

@@ -28,6 +28,7 @@ typedef struct ladder {
     const vexi_rotation *rotation;
     const vexi_graph *graph;
     const vexi_calibration_sample *sample;
+    const int *cancel;
     uint32_t ef;
     uint32_t query_count; /* asked at this step */
     uint32_t chunk_count;
@@ -75,7 +76,8 @@ static vex_status ask(const ladder *job, uint32_t number, vexi_graph_scratch *sc
 static void ask_chunk(void *argument, size_t chunk) {
     ladder *job = argument;
     uint32_t end = (uint32_t)((chunk + 1) * job->query_count / job->chunk_count);
-    for (uint32_t i = (uint32_t)(chunk * job->query_count / job->chunk_count); i < end; i++) {
+    uint32_t begin = (uint32_t)(chunk * job->query_count / job->chunk_count);
+    for (uint32_t i = begin; i < end && !vexi_is_cancelled(job->cancel); i++) {
         vexi_arena arena;
         vexi_arena_init(&arena, job->env);
         vex_status status = ask(job, i, job->scratches[chunk], &arena);
@@ -114,6 +116,7 @@ static vex_status climb(ladder *job, vexi_calibration *out, vex_error *err) {
                                                job->graph->layout.degree, ef, err));
         }
         vexi_parallel(job->env, job->chunk_count, ask_chunk, job);
+        VEX_TRY(vexi_cancel_check(job->cancel, err));
         if (atomic_load(&job->failed) != VEX_OK) {
             return vexi_no_memory(err, job->sample->k * sizeof(vexi_candidate));
         }
@@ -138,13 +141,14 @@ static vex_status climb(ladder *job, vexi_calibration *out, vex_error *err) {
 
 vex_status vexi_graph_calibrate(const vexi_env *env, const vexi_rotation *rotation,
                                 const vexi_graph *graph, const vexi_calibration_sample *sample,
-                                vexi_calibration *out, vex_error *err) {
+                                const int *cancel, vexi_calibration *out, vex_error *err) {
     *out = (vexi_calibration){0};
     if (sample->query_count == 0 || sample->k == 0 || graph->row_count == 0) {
         return VEX_OK; /* nothing can be told */
     }
     vex_status status = VEX_OK;
-    ladder job = {.env = env, .rotation = rotation, .graph = graph, .sample = sample};
+    ladder job = {
+        .env = env, .rotation = rotation, .graph = graph, .sample = sample, .cancel = cancel};
     job.chunk_count = env->thread_count > 0 ? env->thread_count : 1;
     job.scratches = vexi_calloc(env, job.chunk_count, sizeof(vexi_graph_scratch *));
     job.hits =

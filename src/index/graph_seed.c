@@ -58,7 +58,8 @@ static vex_status split(vexi_graph_builder *builder, uint32_t *order, uint32_t c
     vexi_kmeans_rows rows = {.rows = builder->vectors,
                              .picks = members,
                              .count = sample,
-                             .dimension = builder->dimension};
+                             .dimension = builder->dimension,
+                             .cancel = builder->options->cancel};
     status = vexi_kmeans_train(env, &rows, cluster_count, ITERATIONS, builder->seed, centers, err);
     if (status != VEX_OK) {
         goto done;

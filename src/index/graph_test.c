@@ -505,9 +505,13 @@ TEST(calibration_keeps_its_promise) {
         vexi_calibration_sample sample;
         vexi_calibration table;
         CHECK_OK(vexi_calibration_sample_init(vex_test_env(), d.rows, d.count, d.dimension,
-                                              (vex_metric)metric, 3, &sample, &err));
-        CHECK_OK(
-            vexi_graph_calibrate(vex_test_env(), &b.rotation, &b.graph, &sample, &table, &err));
+                                              (vex_metric)metric, 3, NULL, &sample, &err));
+        CHECK_OK(vexi_graph_calibrate(vex_test_env(), &b.rotation, &b.graph, &sample, NULL, &table,
+                                      &err));
+        int cancel = 1;
+        vexi_calibration none;
+        CHECK_FAILS(VEX_CANCELLED, vexi_graph_calibrate(vex_test_env(), &b.rotation, &b.graph,
+                                                        &sample, &cancel, &none, &err));
         for (uint32_t k = 0; k < VEXI_CALIBRATION_KS; k++) {
             for (uint32_t r = 0; r < VEXI_CALIBRATION_RECALLS; r++) {
                 uint32_t effort = table.effort[k][r];

@@ -15,6 +15,7 @@ typedef struct vexi_ivf_options {
     uint32_t list_count; /* 0: chosen from the row count                                          */
     uint64_t seed;
     uint32_t iteration_max; /* 0: default */
+    const int *cancel;      /* atomic; not 0 ends the build with VEX_CANCELLED; may be NULL */
 } vexi_ivf_options;
 
 typedef struct vexi_ivf {
@@ -76,8 +77,8 @@ void vexi_ivf_codes_deinit(const vexi_env *env, vexi_ivf_codes *codes);
 /* The `wanted` (at most list_count) most promising lists of a query, in order, and the squared
  * distance of query->values to their centroids. Reads the centroids' codes first and exact
  * centroids for those that may be among the wanted. center_codes, centroids: any alignment of 64
- * and 4 (mapped file). lists, squares: list_count entries each; scratch: list_count * 4 bytes + 64
- * KiB at most, from the arena. Allocates nothing besides: scratch is made by
+ * and 4 (mapped file). lists, squares: list_count entries each; scratch: about 20 bytes a list
+ * from the arena. Allocates nothing besides: scratch is made by
  * vexi_ivf_ranker_init. */
 typedef struct vexi_ivf_ranker {
     uint32_t list_count;
@@ -86,6 +87,7 @@ typedef struct vexi_ivf_ranker {
     float center_error;
     vexi_code_pool pool; /* room for list_count candidates */
     float *estimates;    /* list_count, rounded up to whole blocks; aligned to 64 */
+    float *keys;         /* as many */
 } vexi_ivf_ranker;
 vex_status vexi_ivf_ranker_init(vexi_ivf_ranker *ranker, uint32_t list_count,
                                 const float *centroids, const uint8_t *center_codes,

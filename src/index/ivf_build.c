@@ -168,7 +168,8 @@ vex_status vexi_ivf_build(const vexi_env *env, const float *const *rows, uint32_
     vex_status status = VEX_OK;
     uint32_t *picks = NULL, *nearest = NULL, *numbers = NULL;
     double *scales = NULL;
-    vexi_kmeans_rows all = {.rows = rows, .count = row_count, .dimension = dimension};
+    vexi_kmeans_rows all = {
+        .rows = rows, .count = row_count, .dimension = dimension, .cancel = options->cancel};
     uint64_t random = options->seed;
     uint32_t iterations =
         options->iteration_max == 0 ? ITERATION_MAX_DEFAULT : options->iteration_max;

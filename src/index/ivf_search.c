@@ -13,20 +13,26 @@
 #define FLAT_ROWS_MAX   4000u
 #define FLAT_SIZE_MAX   (6u << 20)
 #define LIST_COUNT_MAX  65536u
+#define LIST_ROWS       512u
 #define RADIX_COUNT_MAX 4096u
 
-/* Lists by default: sqrt(2 rows). A row that is scanned by its code costs little (1.5 to 2.5 ns at
- * 128 dimensions), a list costs its centroid's rank and the first touch of its memory. CPU-time per
- * query in microseconds, 4-bit records, k = 10, at recall 0.95 and 0.99, least probes that reach
- * it, by lists / sqrt(rows):
+/* Lists by default: sqrt(2 rows), and one for 512 rows where that is more (from 524,288 rows on). A
+ * row that is scanned by its code costs 1 to 2.5 ns at 128 dimensions, the more the larger the
+ * index, because its bytes come from memory; a list costs its centroid's rank and the first touch
+ * of its memory. CPU-time per query in microseconds, 4-bit records, k = 10, at recall 0.95, by
+ * rows a list:
  *
- *                                     0.5      0.7     1        1.4      2        2.8      4
- *     SIFT, 1,000,000 x 128           -        74 122  65 138   70 120   71 130   80 194   90 186
- *     the same, AVX2                  -        -       91 167   88 163   95 171   94 178   -
- *     SIFT, 200,000 x 128             -        31 44   28 45    29 49    32 56    37 68    42 67
- *     text, 20,000 x 384, cosine      35 48    -       33 43    37 40    41 55    47 74    -
+ *     SIFT, 1,000,000 x 128                          707: 51     353: 50
+ *     clustered, low intrinsic dimension, 1,000,000  707: 125    353: 120    177: 100
+ *     the same, 10,000,000                           559: 265
+ *     the same, in five segments                     1,000: 1,130 (4.0 % of the lists)
+ *     SIFT, 200,000 x 128                            447: 29     316: 32     223: 37
+ *     text, 20,000 x 384, cosine                     141: 33     100: 37     71: 41
  *
- * More lists mean fewer rows read, which counts where rows come from a store, and a longer build.
+ * As many lists must be probed of 10 million such rows as of one, about 200, so the lists should
+ * not grow with the rows. More lists mean fewer rows read, which counts where rows come from a
+ * store, and a longer build: 16, 20 and 31 CPU-seconds for the three of the second line.
+ *
  * Against the exact comparison of all rows: 5.6 and 6.9 of 8.0 microseconds at 1,000 SIFT rows, 14
  * and 16 of 23 at 1,000 rows of text, half or less from 2,000 rows on. */
 uint32_t vexi_ivf_default_list_count(uint64_t row_count, uint32_t dimension) {
@@ -35,7 +41,8 @@ uint32_t vexi_ivf_default_list_count(uint64_t row_count, uint32_t dimension) {
         (row_count < FLAT_ROWS_MAX && row_count * row_size <= FLAT_SIZE_MAX)) {
         return 0;
     }
-    double lists = sqrt(2.0 * (double)row_count);
+    double lists = sqrt(2.0 * (double)row_count), by_rows = (double)row_count / LIST_ROWS;
+    lists = lists > by_rows ? lists : by_rows;
     return lists > LIST_COUNT_MAX ? LIST_COUNT_MAX : (uint32_t)lists;
 }
 

@@ -105,7 +105,7 @@ static void assign_chunks(void *argument, size_t worker) {
     for (;;) {
         uint32_t chunk =
             (uint32_t)atomic_fetch_add_explicit(&job->next_chunk, 1, memory_order_relaxed);
-        if (chunk >= job->chunk_count) {
+        if (chunk >= job->chunk_count || vexi_is_cancelled(job->rows->cancel)) {
             return;
         }
         assign_chunk(job, chunk, job->scratch + worker * job->scratch_size);
@@ -144,6 +144,7 @@ vex_status vexi_kmeans_assign(const vexi_env *env, const vexi_kmeans_rows *rows,
     }
     job.half_squares = half_squares;
     vexi_parallel(env, workers, assign_chunks, &job);
+    VEX_TRY_GOTO(status, done, vexi_cancel_check(rows->cancel, err));
     if (changed != NULL) {
         *changed = (uint32_t)job.changed;
     }

@@ -5,6 +5,7 @@
 #define VEXI_INDEX_KMEANS_H
 
 #include "base/env.h"
+#include "index/cancel.h"
 
 /* The rows to cluster. */
 typedef struct vexi_kmeans_rows {
@@ -14,6 +15,7 @@ typedef struct vexi_kmeans_rows {
     uint32_t dimension;
     const double *scales; /* NULL, or what rows[r] is multiplied by as it is read (one per entry of
                              `rows`): 1/|row|, so that rows and centroids are unit vectors       */
+    const int *cancel; /* atomic; not 0 ends training and assigning with VEX_CANCELLED; or NULL */
 } vexi_kmeans_rows;
 
 /* Copy row i as it is clustered (scaled) to out. */

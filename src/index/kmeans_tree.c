@@ -114,6 +114,7 @@ vex_status vexi_kmeans_train_tree(const vexi_env *env, const vexi_kmeans_rows *r
     job.serial.parallel = run_serially;
     job.serial.thread_count = 1;
     vexi_parallel(env, coarse_count, train_coarse, &job);
+    VEX_TRY_GOTO(status, done, vexi_cancel_check(rows->cancel, err));
     if (atomic_load(&job.status) != VEX_OK) {
         status = vexi_no_memory(err, (size_t)rows->count * sizeof *nearest);
         goto done;

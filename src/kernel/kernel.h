@@ -15,6 +15,11 @@
 typedef struct vexi_kernels {
     const char *name;
 
+    /* How many float32 sums l2, dot and norm keep for a row: none of its terms goes through more
+     * than dimension / sum_count + 8 additions. What is known of their errors rests on it
+     * (index/flat.h). */
+    uint32_t sum_count;
+
     /* out[i] = sum_j (query[j] - row_i[j])^2, float32 accumulators. Row i is at rows + i * stride
      * (bytes). count may be 0. */
     void (*l2)(const float *query, const uint8_t *rows, size_t stride, size_t count,
@@ -47,6 +52,10 @@ typedef struct vexi_kernels {
      * is not below anything. Follows dot_matrix in the assignment of k-means. */
     void (*least)(const float *bias, const float *products, size_t count, float *best,
                   uint32_t *index);
+
+    /* How many of the values are at most `most`; what is not a number is not. Where bits is not
+     * NULL, bit i % 64 of bits[i / 64] says so of value i, for (count + 63) / 64 words. */
+    size_t (*up_to)(const float *values, size_t count, float most, uint64_t *bits);
 
     /* Unnormalised Walsh-Hadamard transform in place, count a power of two from 1 to 4,096, values
      * aligned to 4 bytes. Stages of distance 1, 2, 4 ... in this order, (a, b) -> (a + b, a - b):

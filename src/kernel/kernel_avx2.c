@@ -256,8 +256,30 @@ static void avx2_least(const float *bias, const float *products, size_t count, f
     vexi_least_of_lanes(scores, indexes, LANES, best, index);
 }
 
+static size_t avx2_up_to(const float *values, size_t count, float most, uint64_t *bits) {
+    __m256 limit = _mm256_set1_ps(most);
+    size_t found = 0;
+    for (size_t first = 0; first < count; first += 64) {
+        uint64_t word = 0;
+        size_t end = count - first < 64 ? count - first : 64, i = 0;
+        for (; i + LANES <= end; i += LANES) {
+            __m256 near = _mm256_cmp_ps(_mm256_loadu_ps(values + first + i), limit, _CMP_LE_OQ);
+            word |= (uint64_t)(uint32_t)_mm256_movemask_ps(near) << i;
+        }
+        for (; i < end; i++) {
+            word |= (uint64_t)(values[first + i] <= most) << i;
+        }
+        found += (size_t)__builtin_popcountll(word);
+        if (bits != NULL) {
+            bits[first / 64] = word;
+        }
+    }
+    return found;
+}
+
 const vexi_kernels vexi_kernels_avx2 = {
     .name = "avx2",
+    .sum_count = 16,
     .l2 = avx2_l2,
     .dot = avx2_dot,
     .norm = avx2_norm,
@@ -265,6 +287,7 @@ const vexi_kernels vexi_kernels_avx2 = {
     .dot_rows = avx2_dot_rows,
     .dot_matrix = avx2_dot_matrix,
     .least = avx2_least,
+    .up_to = avx2_up_to,
     .hadamard = vexi_avx2_hadamard,
     .scan_codes = vexi_avx2_scan_codes,
     .estimate_codes = vexi_avx2_estimate_codes,

@@ -262,8 +262,28 @@ static void avx512_least(const float *bias, const float *products, size_t count,
     vexi_least_of_lanes(scores, indexes, LANES, best, index);
 }
 
+static size_t avx512_up_to(const float *values, size_t count, float most, uint64_t *bits) {
+    __m512 limit = _mm512_set1_ps(most);
+    size_t found = 0;
+    for (size_t first = 0; first < count; first += 64) {
+        uint64_t word = 0;
+        for (size_t i = 0; i < 64 && first + i < count; i += LANES) {
+            size_t left = count - first - i;
+            __mmask16 mask = tail_mask(left < LANES ? left : LANES);
+            __m512 value = _mm512_maskz_loadu_ps(mask, values + first + i);
+            word |= (uint64_t)_mm512_mask_cmp_ps_mask(mask, value, limit, _CMP_LE_OQ) << i;
+        }
+        found += (size_t)__builtin_popcountll(word);
+        if (bits != NULL) {
+            bits[first / 64] = word;
+        }
+    }
+    return found;
+}
+
 const vexi_kernels vexi_kernels_avx512 = {
     .name = "avx512",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
@@ -271,6 +291,7 @@ const vexi_kernels vexi_kernels_avx512 = {
     .dot_rows = avx512_dot_rows,
     .dot_matrix = avx512_dot_matrix,
     .least = avx512_least,
+    .up_to = avx512_up_to,
     .hadamard = vexi_avx512_hadamard,
     .scan_codes = vexi_avx512_scan_codes,
     .estimate_codes = vexi_avx512_estimate_codes,
@@ -280,6 +301,7 @@ const vexi_kernels vexi_kernels_avx512 = {
 /* The same but for the kernels over codes. */
 const vexi_kernels vexi_kernels_avx512vnni = {
     .name = "avx512vnni",
+    .sum_count = 32,
     .l2 = avx512_l2,
     .dot = avx512_dot,
     .norm = avx512_norm,
@@ -287,6 +309,7 @@ const vexi_kernels vexi_kernels_avx512vnni = {
     .dot_rows = avx512_dot_rows,
     .dot_matrix = avx512_dot_matrix,
     .least = avx512_least,
+    .up_to = avx512_up_to,
     .hadamard = vexi_avx512_hadamard,
     .scan_codes = vexi_avx512vnni_scan_codes,
     .estimate_codes = vexi_avx512vnni_estimate_codes,

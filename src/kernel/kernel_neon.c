@@ -258,8 +258,32 @@ static void neon_least(const float *bias, const float *products, size_t count, f
     vexi_least_of_lanes(scores, indexes, LANES, best, index);
 }
 
+static size_t neon_up_to(const float *values, size_t count, float most, uint64_t *bits) {
+    static const uint32_t places[LANES] = {1, 2, 4, 8};
+    float32x4_t limit = vdupq_n_f32(most);
+    uint32x4_t place = vld1q_u32(places);
+    size_t found = 0;
+    for (size_t first = 0; first < count; first += 64) {
+        uint64_t word = 0;
+        size_t end = count - first < 64 ? count - first : 64, i = 0;
+        for (; i + LANES <= end; i += LANES) {
+            uint32x4_t near = vcleq_f32(vld1q_f32(values + first + i), limit);
+            word |= (uint64_t)vaddvq_u32(vandq_u32(near, place)) << i;
+        }
+        for (; i < end; i++) {
+            word |= (uint64_t)(values[first + i] <= most) << i;
+        }
+        found += (size_t)__builtin_popcountll(word);
+        if (bits != NULL) {
+            bits[first / 64] = word;
+        }
+    }
+    return found;
+}
+
 const vexi_kernels vexi_kernels_neon = {
     .name = "neon",
+    .sum_count = 8,
     .l2 = neon_l2,
     .dot = neon_dot,
     .norm = neon_norm,
@@ -267,6 +291,7 @@ const vexi_kernels vexi_kernels_neon = {
     .dot_rows = neon_dot_rows,
     .dot_matrix = neon_dot_matrix,
     .least = neon_least,
+    .up_to = neon_up_to,
     .hadamard = vexi_neon_hadamard,
     .scan_codes = vexi_neon_scan_codes,
     .estimate_codes = vexi_neon_estimate_codes,

@@ -85,8 +85,24 @@ static void scalar_least(const float *bias, const float *products, size_t count,
     }
 }
 
+static size_t scalar_up_to(const float *values, size_t count, float most, uint64_t *bits) {
+    size_t found = 0;
+    for (size_t first = 0; first < count; first += 64) {
+        uint64_t word = 0;
+        for (size_t i = 0; i < 64 && first + i < count; i++) {
+            word |= (uint64_t)(values[first + i] <= most) << i;
+        }
+        found += (size_t)__builtin_popcountll(word);
+        if (bits != NULL) {
+            bits[first / 64] = word;
+        }
+    }
+    return found;
+}
+
 const vexi_kernels vexi_kernels_scalar = {
     .name = "scalar",
+    .sum_count = 1,
     .l2 = scalar_l2,
     .dot = scalar_dot,
     .norm = scalar_norm,
@@ -94,6 +110,7 @@ const vexi_kernels vexi_kernels_scalar = {
     .dot_rows = scalar_dot_rows,
     .dot_matrix = scalar_dot_matrix,
     .least = scalar_least,
+    .up_to = scalar_up_to,
     .hadamard = vexi_scalar_hadamard,
     .scan_codes = vexi_scalar_scan_codes,
     .estimate_codes = vexi_scalar_estimate_codes,

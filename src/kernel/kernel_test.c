@@ -297,6 +297,38 @@ TEST(least_matches_scalar) {
     }
 }
 
+/* By all variants: the values at most a limit, and their bits. */
+TEST(up_to_counts_and_marks) {
+    uint64_t random = vex_test_seed(9);
+    variant variants[8];
+    size_t variant_count = list_variants(variants);
+    for (size_t trial = 0; trial < 2000; trial++) {
+        size_t count = trial % 333, words = (count + 63) / 64, wanted = 0;
+        float *values = malloc((count + 1) * sizeof *values);
+        uint64_t *bits = malloc((words + 1) * sizeof *bits);
+        float most = trial % 17 == 3 ? INFINITY : (float)vex_test_below(&random, 10);
+        for (size_t i = 0; i < count; i++) {
+            values[i] = (float)vex_test_below(&random, 10);
+            if (trial % 5 == 2 && i % 7 == 4) {
+                values[i] = i % 2 == 0 ? NAN : i % 3 == 0 ? INFINITY : -INFINITY;
+            }
+            wanted += values[i] <= most ? 1 : 0;
+        }
+        for (size_t v = 0; v < variant_count; v++) {
+            memset(bits, 0xa5, (words + 1) * sizeof *bits);
+            CHECK_EQ(variants[v].kernels->up_to(values, count, most, NULL), wanted);
+            CHECK_EQ(variants[v].kernels->up_to(values, count, most, bits), wanted);
+            for (size_t i = 0; i < words * 64; i++) {
+                bool marked = (bits[i / 64] >> i % 64 & 1) != 0;
+                CHECK_EQ(marked, i < count && values[i] <= most);
+            }
+            CHECK_EQ(bits[words], UINT64_C(0xa5a5a5a5a5a5a5a5));
+        }
+        free(values);
+        free(bits);
+    }
+}
+
 TEST(distance_is_exact) {
     uint64_t random = vex_test_seed(3);
     for (uint32_t dimension = 1; dimension < 200; dimension += 7) {
@@ -366,5 +398,5 @@ TEST(chosen_variant) {
 }
 
 TEST_MAIN(RUN(rows_match_reference); RUN(scattered_rows_match); RUN(overflow_is_infinite);
-          RUN(matrix_matches_reference); RUN(least_matches_scalar); RUN(distance_is_exact);
-          RUN(finite); RUN(chosen_variant))
+          RUN(matrix_matches_reference); RUN(least_matches_scalar); RUN(up_to_counts_and_marks);
+          RUN(distance_is_exact); RUN(finite); RUN(chosen_variant))

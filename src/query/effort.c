@@ -20,9 +20,6 @@ enum {
     FEW_SHARE_MIN = 8,       /* one with 1/8 may, if comparing them costs less than the index */
 };
 
-#define SCALE_MIN 1e-12f
-#define SCALE_MAX 1e12f
-
 static uint64_t live_rows(const uint64_t *hidden, uint64_t first, uint64_t end) {
     uint64_t live = end - first;
     if (hidden == NULL) {
@@ -42,13 +39,13 @@ static uint64_t live_rows(const uint64_t *hidden, uint64_t first, uint64_t end) 
 }
 
 bool vexi_scale_codable(const vexi_query *query, float row_length) {
-    if (!(row_length > SCALE_MIN && row_length < SCALE_MAX)) {
+    if (!vexi_code_scale_judged(row_length)) {
         return false;
     }
     if (query->inverse_norm == 0) { /* the zero vector: a place like others under L2 alone */
         return query->metric == VEX_METRIC_L2;
     }
-    return query->inverse_norm > SCALE_MIN && query->inverse_norm < SCALE_MAX;
+    return vexi_code_scale_judged(query->inverse_norm);
 }
 
 static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {

@@ -4,9 +4,16 @@
  * distance is computed again in double, in index order, so that a pair of vectors has one distance
  * whatever the path that found it, and the order of the answer is (distance, id bytes).
  *
- * Float32 distances of finite vectors may overflow; scans then clamp them to FLT_MAX
- * (index/flat.c). Among clamped candidates the order says nothing, and the query is compared again
- * with every row in double: slow, and right.
+ * Where every row was compared, the answer is certain: what float32 may be off by is known
+ * (index/flat.h), and so whether a row that is not among the candidates could be as near as the
+ * k-th. It could where very many rows are as near as float32 can tell: near duplicates under
+ * cosine, rows that tie, inner products of which little is left. Then the rows are compared once
+ * more by float32 with that limit, and all that pass it in double; rows that tie for the last
+ * places are told apart by their ids. Ordinary data pay a comparison for a query: 16 more
+ * candidates than wanted lie farther apart than float32 is off.
+ *
+ * Float32 distances of finite vectors may overflow; scans then clamp them to FLT_MAX. Among clamped
+ * candidates the order says nothing: all rows are compared so, whatever was asked for.
  *
  * Bytes in mapped files are touched inside a SIGBUS guard, and ids are copied out of them before
  * anything sorts (qsort may allocate, which a guarded function must not). */
@@ -97,9 +104,12 @@ static vex_status distance_run(void *argument, vex_error *err) {
 }
 
 /* Distances of candidates of any sources, those of one together. `done` of each is false. */
-static vex_status distances_compute(const vexi_view *view, const float *query, candidate *items,
-                                    size_t count, vexi_arena *arena, uint32_t *failed_source,
-                                    vex_error *err) {
+static vex_status distances_compute(vexi_refining *r, candidate *items, size_t count,
+                                    vexi_arena *arena, vex_error *err) {
+    const vexi_view *view = r->view;
+    if (count == 0) {
+        return VEX_OK;
+    }
     uint64_t *rows = vexi_arena_array(arena, count, sizeof *rows);
     size_t *at = vexi_arena_array(arena, count, sizeof *at);
     const uint8_t **vectors = vexi_arena_array(arena, count, sizeof *vectors);
@@ -121,10 +131,14 @@ static vex_status distances_compute(const vexi_view *view, const float *query, c
                 rows[part++] = items[i].place.row;
             }
         }
-        *failed_source = number;
+        r->failed_source = number;
         VEX_TRY(vexi_source_vectors(source, rows, part, arena, vectors, err));
-        distance_job job = {
-            view->schema->metric, view->schema->dimension, query, vectors, part, distances};
+        distance_job job = {view->schema->metric,
+                            view->schema->dimension,
+                            r->query->values,
+                            vectors,
+                            part,
+                            distances};
         VEX_TRY(vexi_guard_run(distance_run, &job, vexi_source_name(source), err));
         for (size_t i = 0; i < part; i++) {
             /* + 0.0 makes -0.0, which prints oddly, an ordinary zero. */
@@ -133,50 +147,7 @@ static vex_status distances_compute(const vexi_view *view, const float *query, c
         }
         done += part;
     }
-    *failed_source = VEXI_PLACE_NONE;
-    return VEX_OK;
-}
-
-/* ---- When float32 is not enough -------------------------------------------------------------- */
-
-enum { EXACT_CHUNK_ROWS = 4096 };
-
-/* Every live row of the sources, in double: items receives at least the k nearest, *count of them.
- * items has room for k + EXACT_CHUNK_ROWS. */
-static vex_status exact_scan(const vexi_env *env, const vexi_view *view, const bool *skip,
-                             const float *query, uint32_t k, candidate *items, size_t *count,
-                             uint32_t *failed_source, vex_error *err) {
-    *count = 0;
-    for (uint32_t s = 0; s < view->source_count; s++) {
-        const vexi_source *source = &view->sources[s];
-        if (skip != NULL && skip[s]) {
-            continue;
-        }
-        for (uint64_t first = 0; first < source->row_count; first += EXACT_CHUNK_ROWS) {
-            uint64_t end = first + EXACT_CHUNK_ROWS;
-            end = end < source->row_count ? end : source->row_count;
-            size_t added = 0;
-            for (uint64_t row = first; row < end; row++) {
-                if (source->hidden == NULL || !vexi_bitmap_get(source->hidden, row)) {
-                    items[*count + added++] = (candidate){.place = {s, row}};
-                }
-            }
-            if (added == 0) {
-                continue;
-            }
-            vexi_arena arena;
-            vexi_arena_init(&arena, env);
-            vex_status status =
-                distances_compute(view, query, items + *count, added, &arena, failed_source, err);
-            vexi_arena_deinit(&arena);
-            VEX_TRY(status);
-            *count += added;
-            if (*count > k) {
-                qsort(items, *count, sizeof *items, by_distance);
-                *count = k;
-            }
-        }
-    }
+    r->failed_source = VEXI_PLACE_NONE;
     return VEX_OK;
 }
 
@@ -216,9 +187,9 @@ static vex_status id_copy_run(void *argument, vex_error *err) {
 }
 
 /* Ids of the candidates, copied to the arena. */
-static vex_status ids_copy(const vexi_view *view, candidate *items, size_t count, vexi_arena *arena,
-                           uint32_t *failed_source, vex_error *err) {
-    id_job job = {.view = view, .items = items, .count = count};
+static vex_status ids_copy(vexi_refining *r, candidate *items, size_t count, vexi_arena *arena,
+                           vex_error *err) {
+    id_job job = {.view = r->view, .items = items, .count = count};
     size_t total = 0;
     vex_status status = vexi_guard_run(id_find_run, &job, "index file", err);
     if (status == VEX_OK) {
@@ -232,12 +203,193 @@ static vex_status ids_copy(const vexi_view *view, candidate *items, size_t count
         status = vexi_guard_run(id_copy_run, &job, "index file", err);
     }
     if (status != VEX_OK) {
-        *failed_source = items[job.at].place.source;
+        r->failed_source = items[job.at].place.source;
         if (status == VEX_IO) {
-            return vexi_prefix(err, status, "%s", vexi_source_name(&view->sources[*failed_source]));
+            return vexi_prefix(err, status, "%s",
+                               vexi_source_name(&r->view->sources[r->failed_source]));
         }
     }
     return status;
+}
+
+/* ---- When float32 is not enough -------------------------------------------------------------- */
+
+enum { NEAR_CHUNK_ROWS = 4096, NEAR_CHUNK_SIZE = 32 << 20 };
+
+typedef struct within_job {
+    const vexi_query *query;
+    const vexi_run *runs;
+    size_t run_count;
+    const uint64_t *hidden;
+    float limit;
+    uint64_t *rows;
+    size_t count;
+    float length_max; /* the other step */
+} within_job;
+
+static vex_status within_run(void *argument, vex_error *err) {
+    (void)err;
+    within_job *job = argument;
+    for (size_t r = 0; r < job->run_count; r++) {
+        job->count += vexi_flat_within(job->query, &job->runs[r], job->hidden, job->limit,
+                                       job->rows + job->count);
+    }
+    return VEX_OK;
+}
+
+static vex_status length_run(void *argument, vex_error *err) {
+    (void)err;
+    within_job *job = argument;
+    for (size_t r = 0; r < job->run_count; r++) {
+        float length = vexi_flat_length_max(&job->runs[r], job->query->dimension);
+        job->length_max = length > job->length_max ? length : job->length_max;
+    }
+    return VEX_OK;
+}
+
+static uint64_t chunk_rows_of(const vexi_schema *schema) {
+    uint64_t rows = NEAR_CHUNK_SIZE / (schema->dimension * sizeof(float));
+    return rows < NEAR_CHUNK_ROWS ? rows : NEAR_CHUNK_ROWS;
+}
+
+static vex_status source_length_max(vexi_refining *r, const vexi_source *source, float *out,
+                                    vex_error *err) {
+    uint64_t chunk = chunk_rows_of(r->view->schema);
+    within_job job = {.query = r->query};
+    vexi_arena arena;
+    vexi_arena_init(&arena, r->work->env);
+    vex_status status = VEX_OK;
+    for (uint64_t first = 0; first < source->row_count && status == VEX_OK; first += chunk) {
+        uint64_t rest = source->row_count - first;
+        vexi_row_range range = {first, rest < chunk ? rest : chunk};
+        vexi_run *runs;
+        vexi_arena_reset(&arena);
+        status = vexi_source_runs(source, &range, 1, &arena, &runs, &job.run_count, err);
+        if (status == VEX_OK) {
+            job.runs = runs;
+            status = vexi_guard_run(length_run, &job, vexi_source_name(source), err);
+        }
+    }
+    vexi_arena_deinit(&arena);
+    *out = job.length_max;
+    return status;
+}
+
+/* The length of the longest row of all sources, or more: what float32 may be off by under inner
+ * product. The first to ask looks at every row. */
+static vex_status length_max_of(vexi_refining *r, double *out, vex_error *err) {
+    *out = 0;
+    if (r->view->schema->metric != VEX_METRIC_IP) {
+        return VEX_OK;
+    }
+    for (uint32_t s = 0; s < r->view->source_count; s++) {
+        const vexi_source *source = &r->view->sources[s];
+        if (source->row_count == source->hidden_count || (r->skip != NULL && r->skip[s])) {
+            continue;
+        }
+        float length = vexi_source_length_max(source);
+        if (length < 0) {
+            r->failed_source = s;
+            VEX_TRY(source_length_max(r, source, &length, err));
+            vexi_source_length_told(source, length);
+        }
+        *out = length > *out ? length : *out;
+    }
+    r->failed_source = VEXI_PLACE_NONE;
+    return VEX_OK;
+}
+
+/* The k nearest, by id among those that tie for the last places. */
+static vex_status nearest_keep(vexi_refining *r, candidate *items, size_t *count, vex_error *err) {
+    if (*count <= r->k) {
+        return VEX_OK;
+    }
+    items_sort(items, *count, by_distance);
+    double last = items[r->k - 1].distance;
+    size_t first = r->k - 1, end = r->k;
+    while (first > 0 && items[first - 1].distance == last) {
+        first--;
+    }
+    while (end < *count && items[end].distance == last) {
+        end++;
+    }
+    *count = r->k;
+    if (end == r->k) {
+        return VEX_OK;
+    }
+    vexi_arena arena; /* ids are copied for the moment */
+    vexi_arena_init(&arena, r->work->env);
+    vex_status status = ids_copy(r, items + first, end - first, &arena, err);
+    if (status == VEX_OK) {
+        items_sort(items + first, end - first, by_distance_and_id);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+/* Append the rows of a range that are at most as far as `limit` by float32. */
+static vex_status chunk_scan(vexi_refining *r, uint32_t s, vexi_row_range range, float limit,
+                             vexi_arena *arena, candidate *items, size_t *count, vex_error *err) {
+    const vexi_source *source = &r->view->sources[s];
+    vexi_run *runs;
+    within_job job = {.query = r->query, .hidden = source->hidden, .limit = limit};
+    job.rows = vexi_arena_array(arena, (size_t)range.count, sizeof *job.rows);
+    if (job.rows == NULL) {
+        return vexi_no_memory(err, (size_t)range.count * sizeof *job.rows);
+    }
+    r->failed_source = s;
+    VEX_TRY(vexi_source_runs(source, &range, 1, arena, &runs, &job.run_count, err));
+    job.runs = runs;
+    VEX_TRY(vexi_guard_run(within_run, &job, vexi_source_name(source), err));
+    for (size_t i = 0; i < job.count; i++) {
+        items[*count + i] = (candidate){.place = {s, job.rows[i]}};
+    }
+    VEX_TRY(distances_compute(r, items + *count, job.count, arena, err));
+    *count += job.count;
+    return VEX_OK;
+}
+
+/* The k nearest of all rows, for certain: by float32 those that may be at most `distance` away, of
+ * which double takes the best. `distance` falls with the k-th of them. In the work arena. */
+static vex_status near_scan(vexi_refining *r, double distance, candidate **out, size_t *count,
+                            vex_error *err) {
+    double row_length_max;
+    VEX_TRY(length_max_of(r, &row_length_max, err));
+    vexi_arena_reset(r->work);
+    uint64_t chunk = chunk_rows_of(r->view->schema);
+    candidate *items = vexi_arena_array(r->work, r->k + (size_t)chunk, sizeof *items);
+    if (items == NULL) {
+        return vexi_no_memory(err, (r->k + (size_t)chunk) * sizeof *items);
+    }
+    *count = 0;
+    for (uint32_t s = 0; s < r->view->source_count; s++) {
+        const vexi_source *source = &r->view->sources[s];
+        if (source->row_count == source->hidden_count || (r->skip != NULL && r->skip[s])) {
+            continue;
+        }
+        for (uint64_t first = 0; first < source->row_count; first += chunk) {
+            uint64_t rest = source->row_count - first;
+            vexi_row_range range = {first, rest < chunk ? rest : chunk};
+            float limit = vexi_flat_limit(r->query, distance, row_length_max);
+            vexi_arena arena;
+            vexi_arena_init(&arena, r->work->env);
+            vex_status status = chunk_scan(r, s, range, limit, &arena, items, count, err);
+            vexi_arena_deinit(&arena);
+            VEX_TRY(status);
+            VEX_TRY(nearest_keep(r, items, count, err));
+            if (*count == r->k) {
+                double last = items[0].distance; /* the farthest of them: they may be in no order */
+                for (size_t i = 1; i < *count; i++) {
+                    last = items[i].distance > last ? items[i].distance : last;
+                }
+                distance = last < distance ? last : distance;
+            }
+        }
+        r->row_count += source->row_count - source->hidden_count;
+    }
+    r->failed_source = VEXI_PLACE_NONE;
+    *out = items;
+    return VEX_OK;
 }
 
 /* ---- Refining -------------------------------------------------------------------------------- */
@@ -252,66 +404,82 @@ static bool candidates_ordered(const vexi_topk *topk) {
     return true;
 }
 
-/* Beyond the k-th nearest by float32, those that double may order before it: sums of `dimension`
- * rounded terms are off by less than this. Inner products are off by a share of the vectors'
- * lengths, which nobody knows here: all are kept. */
-static float kept_limit(const vexi_schema *schema, float distance) {
-    float slack = 2.5e-7f * ((float)schema->dimension + 8);
-    return schema->metric == VEX_METRIC_L2       ? distance * (1 + slack)
-           : schema->metric == VEX_METRIC_COSINE ? distance + slack
-                                                 : FLT_MAX;
-}
-
-/* Candidates with their distances; in the arena. */
-static vex_status candidates_take(const vexi_view *view, const float *query, vexi_topk *topk,
-                                  uint32_t k, vexi_arena *arena, candidate **out, size_t *count,
-                                  uint32_t *failed_source, vex_error *err) {
-    candidate *items = vexi_arena_array(arena, topk->count, sizeof *items);
+/* Candidates with their distances, in the work arena: the first k, and those behind them that
+ * double may order before the k-th. Inner products are off by a share of the vectors' lengths,
+ * which nobody asks for here: all are kept. */
+static vex_status candidates_take(vexi_refining *r, candidate **out, size_t *count,
+                                  vex_error *err) {
+    vexi_topk *topk = r->topk;
+    uint32_t k = r->k;
+    vexi_topk_sort(topk);
+    if (topk->count < k) {
+        return vexi_fail(err, VEX_INTERNAL, "a search found %u rows of %u", topk->count, k);
+    }
+    candidate *items = vexi_arena_array(r->work, topk->count, sizeof *items);
     if (items == NULL) {
         return vexi_no_memory(err, topk->count * sizeof *items);
     }
-    vexi_topk_sort(topk);
-    float limit = topk->count < k ? FLT_MAX : kept_limit(view->schema, topk->items[k - 1].distance);
-    for (uint32_t i = 0; i < topk->count && (i < k || topk->items[i].distance <= limit); i++) {
+    for (uint32_t i = 0; i < topk->count; i++) {
         items[i] = (candidate){.place = {topk->items[i].source, topk->items[i].row}};
-        *count = i + 1;
     }
     *out = items;
-    return distances_compute(view, query, items, *count, arena, failed_source, err);
+    *count = k;
+    VEX_TRY(distances_compute(r, items, k, r->work, err));
+    double farthest = items[0].distance;
+    for (uint32_t i = 1; i < k; i++) {
+        farthest = items[i].distance > farthest ? items[i].distance : farthest;
+    }
+    float limit = vexi_flat_limit(r->query, farthest, INFINITY);
+    while (*count < topk->count && topk->items[*count].distance <= limit) {
+        *count += 1;
+    }
+    VEX_TRY(distances_compute(r, items + k, *count - k, r->work, err));
+    items_sort(items, *count, by_distance);
+    return VEX_OK;
 }
 
-vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query, vexi_topk *topk,
-                       uint32_t k, vexi_arena *arena, vexi_arena *work, vexi_place *places,
-                       double *distances, vex_string *ids, uint32_t *failed_source,
-                       vex_error *err) {
+/* Whether a row that is not among the (sorted) candidates may be as near as `distance`. */
+static vex_status may_miss(vexi_refining *r, double distance, bool *out, vex_error *err) {
+    float worst = r->topk->items[r->topk->count - 1].distance;
+    double row_length_max;
+    VEX_TRY(length_max_of(r, &row_length_max, err));
+    *out = worst <= vexi_flat_limit(r->query, distance, row_length_max);
+    return VEX_OK;
+}
+
+vex_status vexi_refine(vexi_refining *r, vex_error *err) {
     candidate *items = NULL;
     size_t count = 0;
+    bool again = true;
+    double distance = INFINITY;
 
-    *failed_source = VEXI_PLACE_NONE;
-    vexi_arena_reset(work);
-    if (candidates_ordered(topk)) {
-        VEX_TRY(candidates_take(view, query, topk, k, work, &items, &count, failed_source, err));
-    } else {
-        items = vexi_arena_array(work, (size_t)k + EXACT_CHUNK_ROWS, sizeof *items);
-        if (items == NULL) {
-            return vexi_no_memory(err, ((size_t)k + EXACT_CHUNK_ROWS) * sizeof *items);
+    r->failed_source = VEXI_PLACE_NONE;
+    vexi_arena_reset(r->work);
+    if (candidates_ordered(r->topk)) {
+        VEX_TRY(candidates_take(r, &items, &count, err));
+        distance = items[r->k - 1].distance;
+        again = false;
+        if (r->certain) {
+            VEX_TRY(may_miss(r, distance, &again, err));
         }
-        VEX_TRY(exact_scan(work->env, view, skip, query, k, items, &count, failed_source, err));
     }
-    if (count < k) {
-        return vexi_fail(err, VEX_INTERNAL, "a search found %zu rows of %u", count, k);
+    if (again) {
+        VEX_TRY(near_scan(r, distance, &items, &count, err));
+        if (count < r->k) {
+            return vexi_fail(err, VEX_INTERNAL, "a search found %zu rows of %u", count, r->k);
+        }
+        items_sort(items, count, by_distance);
     }
-    items_sort(items, count, by_distance);
-    size_t kept = k; /* and those that tie with the last: their ids decide */
-    while (kept < count && items[kept].distance == items[k - 1].distance) {
+    size_t kept = r->k; /* and those that tie with the last: their ids decide */
+    while (kept < count && items[kept].distance == items[r->k - 1].distance) {
         kept++;
     }
-    VEX_TRY(ids_copy(view, items, kept, arena, failed_source, err));
+    VEX_TRY(ids_copy(r, items, kept, r->arena, err));
     items_sort(items, kept, by_distance_and_id);
-    for (uint32_t i = 0; i < k; i++) {
-        places[i] = items[i].place;
-        distances[i] = items[i].distance;
-        ids[i] = items[i].id;
+    for (uint32_t i = 0; i < r->k; i++) {
+        r->places[i] = items[i].place;
+        r->distances[i] = items[i].distance;
+        r->ids[i] = items[i].id;
     }
     return VEX_OK;
 }

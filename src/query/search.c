@@ -12,13 +12,15 @@
  *
  * Invariants:
  * 1. A query has exactly min(k, live rows) rows: sources yield at least min(k, their live rows)
- *    candidates, and float32 never decides alone (query/refine.c). Bounds of codes hold for nearly
- *    all rows, not for all, and not for rows whose squares overflow: should candidates be missing,
- *    every row is compared.
+ *    candidates, and float32 never decides alone. Where every row is compared, because the request
+ *    wants so or no index would help, they are the nearest for certain (query/refine.c). Bounds of
+ * codes hold for nearly all rows, not for all, and not for rows whose squares overflow: should
+ * candidates be missing, every row is compared.
  * 2. Damage is an error that names the object. With `partial`, the damaged segment is left out and
  *    the whole search runs again, so that no row of it remains among the results; that happens at
- *    most once for each segment. Damage of an index file alone is told to the table, which opens
- *    the segment without it; the search runs again on a view of that. */
+ *    most once for each segment. Damage of an index file alone, or one that was cut while it was
+ *    mapped, is told to the table, which opens the segment without it; the search runs again on a
+ *    view of that. */
 #include "base/guard.h"
 #include "query/search_internal.h"
 
@@ -57,6 +59,7 @@ typedef struct search {
     uint32_t *order;      /* of sources, source_count */
     uint32_t row_count;   /* of each query's result: min(k, live rows) */
     uint32_t pool_count;
+    bool certain; /* every live row is compared, and more live than candidates are kept */
     uint32_t group_count;
     uint32_t slice_count;
     search_unit *units; /* group_count x slice_count */
@@ -215,10 +218,23 @@ static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err
         if (unit->topks[q].count < s->row_count) {
             VEX_TRY(unit_complete(s, unit, q, err));
         }
-        VEX_TRY(vexi_refine(s->view, s->skip, s->queries + query * s->view->schema->dimension,
-                            &unit->topks[q], s->row_count, &unit->scratch->whole,
-                            &unit->scratch->work, s->places + first, s->distances + first,
-                            s->ids + first, &unit->failed_source, err));
+        vexi_refining refining = {
+            .view = s->view,
+            .skip = s->skip,
+            .query = &unit->queries[q],
+            .topk = &unit->topks[q],
+            .k = s->row_count,
+            .certain = s->certain,
+            .arena = &unit->scratch->whole,
+            .work = &unit->scratch->work,
+            .places = s->places + first,
+            .distances = s->distances + first,
+            .ids = s->ids + first,
+        };
+        vex_status status = vexi_refine(&refining, err);
+        unit->stats.row_count += refining.row_count;
+        unit->failed_source = refining.failed_source;
+        VEX_TRY(status);
     }
     return VEX_OK;
 }
@@ -406,6 +422,12 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
     s->row_count = live_count < s->request->k ? (uint32_t)live_count : s->request->k;
     uint64_t pool = (uint64_t)s->request->k + VEXI_EXTRA_CANDIDATES;
     s->pool_count = (uint32_t)(live_count < pool ? live_count : pool);
+    s->certain = live_count > pool;
+    for (uint32_t i = 0; i < s->view->source_count; i++) {
+        vexi_way way = s->efforts[i].way;
+        s->certain =
+            s->certain && (way == VEXI_WAY_NONE || way == VEXI_WAY_EXACT || way == VEXI_WAY_FEW);
+    }
     VEX_TRY_GOTO(status, done, results_create(s, arena, err));
     if (s->row_count > 0 && s->request->query_count > 0) {
         plan(s);
@@ -479,8 +501,9 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
             break;
         }
         VEX_ASSERT(!s.skip[failed_source]);
-        if (status == VEX_CORRUPT && request->table != NULL && newer_count < INDEX_DAMAGE_MAX &&
-            vexi_view_index_damaged(request->table, s.view, failed_source, NULL) == VEX_OK) {
+        if (status != VEX_NOT_FOUND && request->table != NULL && newer_count < INDEX_DAMAGE_MAX &&
+            vexi_view_index_damaged(request->table, s.view, failed_source, status, NULL) ==
+                VEX_OK) {
             newer_count++;
             vexi_view_release(newer);
             newer = NULL;

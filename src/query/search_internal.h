@@ -101,12 +101,24 @@ float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan);
 
 /* ---- Refine ---------------------------------------------------------------------------------- */
 
-/* Turn the candidates of one query into its k rows: ordered by distance in double, then by id.
- * There are at least k live rows in the sources that `skip` (by source, may be NULL) leaves.
- * places, distances, ids: k; the ids' bytes are in the arena; the topk is sorted, `work` is reset.
- */
-vex_status vexi_refine(const vexi_view *view, const bool *skip, const float *query, vexi_topk *topk,
-                       uint32_t k, vexi_arena *arena, vexi_arena *work, vexi_place *places,
-                       double *distances, vex_string *ids, uint32_t *failed_source, vex_error *err);
+/* Turn the candidates of one query into its k rows: ordered by distance in double, then by id. */
+typedef struct vexi_refining {
+    const vexi_view *view;
+    const bool *skip; /* sources (by number) that are left out; may be NULL. The others have at
+                         least k live rows */
+    const vexi_query *query;
+    vexi_topk *topk; /* becomes sorted */
+    uint32_t k;
+    bool certain; /* the topk is full after every live row was compared: find out whether float32
+                     decided right, and mend it */
+    vexi_arena *arena;  /* the ids' bytes go there */
+    vexi_arena *work;   /* reset */
+    vexi_place *places; /* k, as the next */
+    double *distances;
+    vex_string *ids;
+    uint64_t row_count;     /* compared again: added to */
+    uint32_t failed_source; /* on failure: whose it was, or VEXI_PLACE_NONE */
+} vexi_refining;
+vex_status vexi_refine(vexi_refining *refining, vex_error *err);
 
 #endif

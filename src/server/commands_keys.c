@@ -233,8 +233,8 @@ static void info_stats(vexi_call *call, vexi_buffer *out) {
         out,
         "# Stats\r\ntotal_connections_received:%llu\r\ntotal_commands_processed:%llu\r\n"
         "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\nrejected_connections:%llu\r\n"
-        "protocol_errors:%llu\r\nsearches:%llu\r\nrows_written:%llu\r\ngets:%llu\r\n"
-        "gets_from_memory:%llu\r\n",
+        "protocol_errors:%llu\r\nsearches:%llu\r\nsearches_on_loop:%llu\r\nrows_written:%llu\r\n"
+        "gets:%llu\r\ngets_from_memory:%llu\r\n",
         (unsigned long long)vexi_metric_get(&metrics->connections),
         (unsigned long long)vexi_metric_get(&metrics->commands),
         (unsigned long long)vexi_metric_get(&metrics->input_bytes),
@@ -242,6 +242,7 @@ static void info_stats(vexi_call *call, vexi_buffer *out) {
         (unsigned long long)vexi_metric_get(&metrics->connections_rejected),
         (unsigned long long)vexi_metric_get(&metrics->errors),
         (unsigned long long)vexi_metric_get(&metrics->searches),
+        (unsigned long long)vexi_metric_get(&metrics->searches_on_loop),
         (unsigned long long)vexi_metric_get(&metrics->rows_written),
         (unsigned long long)vexi_metric_get(&metrics->gets),
         (unsigned long long)vexi_metric_get(&metrics->gets_on_loop));

@@ -180,6 +180,12 @@ static void on_run_done(vexi_job *job) {
     vexi_run_finish((vexi_run *)job);
 }
 
+static void on_change_done(vexi_job *job) {
+    vexi_run *run = (vexi_run *)job;
+    vexi_search_changed(run->server, (vex_string){0});
+    vexi_run_finish(run);
+}
+
 static void handle_job(vexi_job *job) {
     vexi_run *run = (vexi_run *)job;
     const vexi_request *request = &run->batch->requests[run->first];
@@ -417,6 +423,10 @@ bool vexi_execute(vexi_client *client) {
         case VEXI_KIND_INLINE:
             start_run(client, run);
             run->job.run = handle_job;
+            if (command->kind != VEXI_KIND_READ) {
+                vexi_search_changed(server, (vex_string){0});
+                run->job.done = on_change_done;
+            }
             vexi_pool_submit(server->pool,
                              command->kind == VEXI_KIND_READ    ? VEXI_LANE_READ
                              : command->kind == VEXI_KIND_WRITE ? VEXI_LANE_WRITE

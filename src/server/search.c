@@ -1,19 +1,109 @@
-/* VSEARCH, on a worker.
+/* VSEARCH.
  *
  * Neighbouring searches of a pipeline are one run, and runs of several clients that begin in the
  * same turn of the loop are one job, if all have the same options: one call of the engine answers
- * them together, and one wake-up of a worker and of the loop serves them all, which for searches of
- * tens of microseconds is most of the cost. A job is kept so short that nobody waits long for his
- * neighbours and other threads get their share. If the call fails each search is made alone, so
- * that each gets its own answer. */
+ * them together. If the call fails each search is made alone, so that each gets its own answer.
+ *
+ * Where. A search by codes or graph takes tens of microseconds, and handing it to a worker and its
+ * answer back costs as much again: two threads to wake, two switches, and caches that hold nothing.
+ * So the loop makes the searches of a turn itself if all that is asked, of it and of workers, is
+ * expected to take less than LOOP_NS_MAX; that is how long other clients may have to wait for them.
+ * What is expected is what searches with the same options on the same collection took until now,
+ * and workers make:
+ *  1. what has not been asked before, for nothing is known of it;
+ *  2. what follows a write, an import or a flush, for it may have to take up the rows that are new;
+ *  3. what returns columns, for those are read from storage;
+ *  4. what follows a search that met damage, for the engine may be mending;
+ *  5. what a client asks right behind searches that the loop has just made for it, so that nobody
+ *     keeps the loop.
+ * When searches become longer, say because their pages have left the memory, a few of them, or one
+ * of several milliseconds, delay other clients before the average tells; from then on workers make
+ * them. Wall time is what counts here, as it is what others wait for; so on a machine that is busy
+ * with other work fewer searches are made here.
+ *
+ * A worker's job is kept so short that nobody waits long for his neighbours and other threads get
+ * their share. */
 #include <string.h>
 
+#include "base/checksum.h"
+#include "base/random.h"
 #include "server/arguments.h"
 #include "server/rows.h"
 #include "server/server_internal.h"
 
-/* What a job of several runs may take, about. */
+/* What a worker's job of several runs may take, about. */
 #define JOB_NS_MAX 250000u
+/* What the loop does itself: what the engine does not split over threads either (query/search.c).
+ */
+#define LOOP_NS_MAX 500000u
+
+/* ---- What searches cost ---------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t hash, uint64_t value) {
+    return vexi_random_mix(hash ^ value);
+}
+
+static uint64_t key_of(const vexi_search_arguments *arguments) {
+    uint32_t recall;
+    memcpy(&recall, &arguments->recall, sizeof recall);
+    uint64_t key = vexi_hash64(arguments->collection.data, arguments->collection.size);
+    key = mix(key, (uint64_t)arguments->k << 32 | arguments->nprobe);
+    key = mix(key, (uint64_t)arguments->ef << 32 | recall);
+    key = mix(key, (arguments->by_id ? 1u : 0u) | (arguments->exact ? 2u : 0u) |
+                       (arguments->partial ? 4u : 0u) | (arguments->with_vectors ? 8u : 0u) |
+                       (uint64_t)arguments->column_count << 4);
+    return key != 0 ? key : 1;
+}
+
+/* The entry of a key: its own, or that of another which it may replace. */
+static vexi_search_cost *cost_slot(vexi_server *server, uint64_t key) {
+    return &server->search_costs[key % VEXI_SEARCH_COSTS];
+}
+
+/* NULL: nothing is known. */
+static const vexi_search_cost *cost_find(vexi_server *server, uint64_t key) {
+    const vexi_search_cost *cost = cost_slot(server, key);
+    return key != 0 && cost->key == key ? cost : NULL;
+}
+
+/* A moving average. It falls faster than it rises: what disturbs a search makes it longer. */
+static void cost_note(vexi_server *server, const vexi_run *run, uint64_t count) {
+    if (run->search_key == 0) {
+        return;
+    }
+    vexi_search_cost *cost = cost_slot(server, run->search_key);
+    if (run->damage) {
+        *cost = (vexi_search_cost){0};
+        return;
+    }
+    uint64_t each_ns = run->busy_ns / count;
+    if (cost->key != run->search_key) {
+        *cost = (vexi_search_cost){.key = run->search_key, .ns = each_ns};
+    } else if (each_ns < cost->ns) {
+        cost->ns = (3 * cost->ns + each_ns) / 4;
+    } else {
+        cost->ns = (7 * cost->ns + each_ns) / 8;
+    }
+    cost->changes = run->changes;
+}
+
+static uint64_t *collection_changes(vexi_server *server, vex_string collection) {
+    uint64_t hash = vexi_hash64(collection.data, collection.size);
+    return &server->collection_changes[hash % VEXI_SEARCH_COSTS];
+}
+
+void vexi_search_changed(vexi_server *server, vex_string collection) {
+    if (collection.data != NULL) {
+        (*collection_changes(server, collection))++;
+    } else {
+        server->lake_changes++;
+    }
+}
+
+/* Counts up with every change of the collection. */
+static uint64_t changes_of(vexi_server *server, vex_string collection) {
+    return server->lake_changes + *collection_changes(server, collection);
+}
 
 /* ---- On the loop ----------------------------------------------------------------------------- */
 
@@ -27,16 +117,16 @@ void vexi_search_enqueue(vexi_server *server, vexi_run *run) {
     server->searches_last = run;
 }
 
-static void on_search_done(vexi_job *job) {
-    vexi_run *run = (vexi_run *)job;
-    vexi_server *server = run->server;
+static uint64_t searches_of(const vexi_run *run) {
     uint64_t count = 0;
-    for (vexi_run *other = run; other != NULL; other = other->queue_next) {
-        count += other->count;
+    for (; run != NULL; run = run->queue_next) {
+        count += run->count;
     }
-    /* A moving average over about eight jobs. */
-    uint64_t each_ns = run->busy_ns / count;
-    server->search_ns = server->search_ns == 0 ? each_ns : (7 * server->search_ns + each_ns) / 8;
+    return count;
+}
+
+static void finish_runs(vexi_run *run) {
+    cost_note(run->server, run, searches_of(run));
     while (run != NULL) {
         vexi_run *next = run->queue_next;
         vexi_run_finish(run);
@@ -44,9 +134,15 @@ static void on_search_done(vexi_job *job) {
     }
 }
 
+static void on_search_done(vexi_job *job) {
+    vexi_run *run = (vexi_run *)job;
+    run->server->searching_ns -= run->expected_ns;
+    finish_runs(run);
+}
+
 static void search_job_run(vexi_job *job);
 
-/* False: an error, which the worker will tell. */
+/* False: an error, which whoever makes the search will tell. */
 static bool read_options(const vexi_run *run, vexi_search_arguments *out) {
     uint32_t count;
     vex_error err;
@@ -54,37 +150,73 @@ static bool read_options(const vexi_run *run, vexi_search_arguments *out) {
     return vexi_parse_search(arguments, count, out, &err) == VEX_OK;
 }
 
-void vexi_search_dispatch(vexi_server *server) {
+/* Take the runs off *queue that one job can answer; the first stands for it. */
+static vexi_run *next_job(vexi_server *server, vexi_run **queue) {
+    vexi_run *first = *queue;
+    vexi_run *last = first;
+    uint64_t count = first->count;
     uint64_t count_max = VEXI_SEARCHES_MERGED_MAX;
-    if (server->search_ns > 0 && JOB_NS_MAX / server->search_ns < count_max) {
-        count_max = JOB_NS_MAX / server->search_ns;
+    vexi_search_arguments options, others;
+    bool readable = read_options(first, &options);
+    first->search_key = readable ? key_of(&options) : 0;
+    first->changes = readable ? changes_of(server, options.collection) : 0;
+    const vexi_search_cost *cost = cost_find(server, first->search_key);
+    if (cost != NULL && cost->ns > 0 && JOB_NS_MAX / cost->ns < count_max) {
+        count_max = JOB_NS_MAX / cost->ns;
     }
-    while (server->searches != NULL) {
-        vexi_run *first = server->searches;
-        vexi_run *last = first;
-        uint64_t count = first->count;
-        vexi_search_arguments options, others;
-        bool mergeable = read_options(first, &options);
-        for (vexi_run *next = last->queue_next; mergeable && next != NULL;
-             next = last->queue_next) {
-            count += next->count;
-            if (count > count_max || count * options.k > VEXI_ROWS_MERGED_MAX ||
-                next->protocol != first->protocol || !read_options(next, &others) ||
-                !vexi_search_same(&options, &others)) {
-                break;
-            }
-            last = next;
+    for (vexi_run *next = last->queue_next; readable && next != NULL; next = last->queue_next) {
+        count += next->count;
+        if (count > count_max || count * options.k > VEXI_ROWS_MERGED_MAX ||
+            next->protocol != first->protocol || !read_options(next, &others) ||
+            !vexi_search_same(&options, &others)) {
+            break;
         }
-        server->searches = last->queue_next;
-        last->queue_next = NULL;
-        first->job.run = search_job_run;
-        first->job.done = on_search_done;
-        vexi_pool_submit(server->pool, VEXI_LANE_SEARCH, &first->job);
+        last = next;
     }
-    server->searches_last = NULL;
+    *queue = last->queue_next;
+    last->queue_next = NULL;
+    bool short_known = cost != NULL && cost->changes == first->changes &&
+                       options.column_count == 0 && !options.with_vectors;
+    first->expected_ns = short_known ? searches_of(first) * cost->ns : LOOP_NS_MAX + 1;
+    return first;
 }
 
-/* ---- On a worker ----------------------------------------------------------------------------- */
+void vexi_search_dispatch(vexi_server *server) {
+    bool on_loop = true;
+    while (server->searches != NULL) {
+        vexi_run *queue = server->searches;
+        server->searches = server->searches_last = NULL;
+        vexi_job *jobs = NULL;
+        vexi_job **end = &jobs;
+        uint64_t expected_ns = server->searching_ns;
+        while (queue != NULL) {
+            vexi_run *first = next_job(server, &queue);
+            expected_ns += first->expected_ns;
+            first->job.next = NULL;
+            *end = &first->job;
+            end = &first->job.next;
+        }
+        on_loop = on_loop && expected_ns <= LOOP_NS_MAX;
+        while (jobs != NULL) {
+            vexi_run *first = (vexi_run *)jobs;
+            jobs = jobs->next;
+            if (on_loop) {
+                vexi_metric_add(&server->metrics.searches_on_loop, searches_of(first));
+                search_job_run(&first->job);
+                finish_runs(first);
+            } else {
+                server->searching_ns += first->expected_ns;
+                first->job.run = search_job_run;
+                first->job.done = on_search_done;
+                vexi_pool_submit(server->pool, VEXI_LANE_SEARCH, &first->job);
+            }
+        }
+        /* Answers may have brought on more searches: workers make those. */
+        on_loop = false;
+    }
+}
+
+/* ---- On a worker, or the loop ---------------------------------------------------------------- */
 
 /* One request, read. */
 typedef struct search_query {
@@ -213,6 +345,10 @@ static void search_alone(search_query *query, vexi_arena *arena) {
     }
 }
 
+static bool is_damage(vex_status status) {
+    return status == VEX_CORRUPT || status == VEX_IO;
+}
+
 static void search_job_run(vexi_job *job) {
     vexi_run *first = (vexi_run *)job;
     const vexi_env *env = first->server->env;
@@ -239,9 +375,11 @@ static void search_job_run(vexi_job *job) {
         }
     }
     vex_error err;
+    first->damage = false;
     if (!together || search(queries, count, &arena, &err) != VEX_OK) {
         for (uint32_t i = 0; i < n; i++) {
             search_alone(&queries[i], &arena);
+            first->damage = first->damage || is_damage(queries[i].status);
         }
     }
     vexi_arena_deinit(&arena);

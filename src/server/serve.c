@@ -193,6 +193,10 @@ static void on_turn_end(uv_check_t *check) {
     }
     if (server->searches != NULL) {
         vexi_search_dispatch(server);
+        /* Clients whose searches were answered here have gone on. */
+        if (server->write_queues != NULL) {
+            vexi_write_dispatch(server);
+        }
     }
     vexi_server_drain_step(server);
 }

@@ -125,7 +125,12 @@ struct vexi_run {
     struct ArrowArray rows;
     uint64_t row_cost; /* of a get that is done: bytes of a reply for an id, roughly; 0: unknown */
     uint32_t weight;   /* of a read: its share of what one client may have under way */
-    uint64_t busy_ns;  /* of a search job's first run: what the worker took for all of it */
+    /* Of a search job's first run. */
+    uint64_t busy_ns;     /* what all of the job took */
+    uint64_t expected_ns; /* the loop's: what it was expected to take */
+    bool damage;          /* a search failed because of what is stored */
+    uint64_t changes;     /* the loop's: vexi_search_changes when it began */
+    uint64_t search_key;  /* the loop's: of vexi_search_cost; 0: the arguments cannot be read */
 };
 
 /* ---- Clients --------------------------------------------------------------------------------- */
@@ -192,6 +197,17 @@ void vexi_write_enqueue(vexi_server *server, vex_string collection, vexi_run *ru
 /* At the end of a loop turn: send off what waits. */
 void vexi_write_dispatch(vexi_server *server);
 
+/* ---- What searches cost ---------------------------------------------------------------------- */
+
+#define VEXI_SEARCH_COSTS 64u
+
+/* About what searches with one set of options on one collection take. The loop's. */
+typedef struct vexi_search_cost {
+    uint64_t key;     /* hash of collection and options; 0: empty */
+    uint64_t ns;      /* a search */
+    uint64_t changes; /* as they stood when the last one began that is done */
+} vexi_search_cost;
+
 /* ---- Server ---------------------------------------------------------------------------------- */
 
 /* Written by the loop, read by any thread. */
@@ -204,6 +220,7 @@ typedef struct vexi_metrics {
     _Atomic uint64_t output_bytes;
     _Atomic uint64_t errors; /* replies of protocol and limit errors */
     _Atomic uint64_t searches;
+    _Atomic uint64_t searches_on_loop;
     _Atomic uint64_t rows_written;
     _Atomic uint64_t gets;
     _Atomic uint64_t gets_on_loop; /* commands, as gets */
@@ -239,7 +256,10 @@ struct vexi_server {
     vexi_write_queue *write_queues;
     vexi_run *searches; /* begun in this turn, in order, by queue_next */
     vexi_run *searches_last;
-    uint64_t search_ns; /* about what a search takes on a worker; 0: not known yet */
+    uint64_t searching_ns; /* expected of the search jobs that workers have */
+    vexi_search_cost search_costs[VEXI_SEARCH_COSTS];
+    uint64_t collection_changes[VEXI_SEARCH_COSTS]; /* by hash of the name */
+    uint64_t lake_changes;
     /* Scratch of gets that are tried on the loop. */
     vex_string *get_ids;
     size_t get_id_capacity;
@@ -303,9 +323,13 @@ bool vexi_get_fast(vexi_run *run, vexi_buffer *reply, bool try_now);
 /* Bytes of a row's reply from which on a get is not tried on the loop. */
 #define VEXI_LOOP_ROW_COST_MAX (128u << 10)
 void vexi_get_job(vexi_job *job);
-/* Add a run of searches to those of this turn; the turn's end makes jobs of them. */
+/* Add a run of searches to those of this turn; the turn's end answers them or makes jobs of them.
+ */
 void vexi_search_enqueue(vexi_server *server, vexi_run *run);
 void vexi_search_dispatch(vexi_server *server);
+/* A job that may change a collection (all of them without a name) begins or is done: the next
+ * search there may have to take up what changed, and is made by a worker. */
+void vexi_search_changed(vexi_server *server, vex_string collection);
 /* Tell in an error that a vector which begins like text was read as a blob. */
 void vexi_explain_blob(vex_error *err);
 

@@ -61,7 +61,7 @@ static const setting table[] = {
     {"threads", SETTING_NUMBER, AT(thread_count), "N", "0", 0, 256, NULL,
      "Background threads of the engine; 0 means one per core."},
     {"search-threads", SETTING_NUMBER, AT(search_thread_count), "N", "4", 1, 64, NULL,
-     "Searches that run at the same time; others wait."},
+     "Longer searches that run at the same time; others wait."},
     {"import-dir", SETTING_FOLDERS, AT(import_dirs), "FOLDER", "", 0, 0, NULL,
      "Folder below which VIMPORT may read; may be given several times. None by default."},
     {"maxclients", SETTING_NUMBER, AT(client_max), "N", "10000", 1, 1000000, NULL,

@@ -63,10 +63,15 @@ void vexi_write_enqueue(vexi_server *server, vex_string collection, vexi_run *ru
     queue->last = run;
 }
 
+static vex_string queue_name(const vexi_write_queue *queue) {
+    return (vex_string){.data = queue->name, .size = queue->name_size};
+}
+
 static void on_write_done(vexi_job *job) {
     write_job *done = (write_job *)job;
     vexi_server *server = done->server;
     done->queue->active_count--;
+    vexi_search_changed(server, queue_name(done->queue));
     vexi_run *run = done->runs;
     vexi_free(server->env, done);
     while (run != NULL) {
@@ -105,6 +110,7 @@ static bool send_off(vexi_server *server, vexi_write_queue *queue) {
         queue->last = NULL;
     }
     queue->active_count++;
+    vexi_search_changed(server, queue_name(queue));
     vexi_pool_submit(server->pool, VEXI_LANE_WRITE, &job->job);
     return true;
 }

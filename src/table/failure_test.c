@@ -1,6 +1,9 @@
 /* What the table does when something around it goes wrong: a flush that cannot commit leaves no
  * files, a read-only lake follows the writer, deadlines of the log hold without a background
  * thread, deletes meet many ids at once. */
+#include <pthread.h>
+#include <time.h>
+
 #include "check.h"
 
 #include "store/disk.h"
@@ -270,6 +273,118 @@ TEST(writers_sync_when_the_interval_is_over) {
     end();
 }
 
+/* ---- Writers that wait for a flush ----------------------------------------------------------- */
+
+/* What a store's put does while several memtables are flushed. */
+typedef struct flush_watch {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    vex_status (*put)(vexi_store *store, const char *name, const vexi_span *parts, size_t count,
+                      vex_error *err);
+    uint32_t segments; /* whose put has begun */
+    bool writing;      /* the writer is about to write */
+    bool written;
+    bool gave_up; /* the writer did not come */
+} flush_watch;
+
+static flush_watch *watch; /* of the hooked store */
+
+/* Wait for *flag, but not for ever. Mutex. */
+static bool watch_wait(const bool *flag) {
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 60;
+    int code = 0;
+    while (!*flag && code == 0) {
+        code = pthread_cond_timedwait(&watch->changed, &watch->mutex, &end);
+    }
+    return *flag;
+}
+
+static void watch_set(bool *flag) {
+    pthread_mutex_lock(&watch->mutex);
+    *flag = true;
+    pthread_cond_broadcast(&watch->changed);
+    pthread_mutex_unlock(&watch->mutex);
+}
+
+/* The first segment waits until the writer is there, the second until it has written. */
+static vex_status watched_put(vexi_store *store, const char *name, const vexi_span *parts,
+                              size_t count, vex_error *error) {
+    if (strstr(name, ".parquet") != NULL) {
+        pthread_mutex_lock(&watch->mutex);
+        watch->segments++;
+        pthread_cond_broadcast(&watch->changed);
+        if (watch->segments == 1) {
+            watch->gave_up = !watch_wait(&watch->writing);
+        } else if (!watch->gave_up) {
+            watch->gave_up = !watch_wait(&watch->written);
+        }
+        bool first = watch->segments == 1;
+        pthread_mutex_unlock(&watch->mutex);
+        if (first) { /* most likely the writer waits by then; if not, nothing is tested */
+            struct timespec pause = {.tv_nsec = 50000000};
+            nanosleep(&pause, NULL);
+        }
+    }
+    return watch->put(store, name, parts, count, error);
+}
+
+static void *flush_all(void *argument) {
+    vex_error error;
+    return vexi_table_flush(argument, &error) == VEX_OK ? argument : NULL;
+}
+
+/* A writer that needs room goes on when one memtable is flushed, not when all are. */
+TEST(a_writer_waits_for_one_flush) {
+    vexi_lake *lake;
+    vexi_table *table = begin(&lake);
+    close_lake(lake, table);
+    vexi_env env = *vex_test_env();
+    env.submit = submit_nothing;
+    env.cancel = cancel_nothing;
+    vexi_lake_config config = test_config();
+    config.flush_size_bytes = 1; /* each row seals a memtable */
+    lake = open_with(&env, &config);
+    table = table_of(lake);
+    for (int i = 0; i <= TABLE_SEALED_WAIT; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "n%d", i);
+        put(table, id, 1);
+    }
+    CHECK_EQ(table->sealed_count, TABLE_SEALED_WAIT + 1);
+    flush_watch state = {.put = lake->core->store->ops->put};
+    pthread_mutex_init(&state.mutex, NULL);
+    pthread_cond_init(&state.changed, NULL);
+    watch = &state;
+    vexi_store *store = lake->core->store;
+    const vexi_store_ops *ops = store->ops;
+    vexi_store_ops hooked = *ops;
+    hooked.put = watched_put;
+    store->ops = &hooked;
+    pthread_t flusher;
+    CHECK(pthread_create(&flusher, NULL, flush_all, table) == 0);
+    pthread_mutex_lock(&state.mutex);
+    while (state.segments == 0) {
+        pthread_cond_wait(&state.changed, &state.mutex);
+    }
+    pthread_mutex_unlock(&state.mutex);
+    watch_set(&state.writing);
+    put(table, "waiting", 2);
+    watch_set(&state.written);
+    void *flushed;
+    CHECK(pthread_join(flusher, &flushed) == 0);
+    CHECK(flushed == table);
+    CHECK(!state.gave_up);
+    CHECK(value_of(table, "n0") > 0 && value_of(table, "waiting") > 1);
+    store->ops = ops;
+    watch = NULL;
+    pthread_cond_destroy(&state.changed);
+    pthread_mutex_destroy(&state.mutex);
+    close_lake(lake, table);
+    end();
+}
+
 /* ---- Deletes --------------------------------------------------------------------------------- */
 
 TEST(a_delete_of_many_ids) {
@@ -329,5 +444,5 @@ TEST(a_dropped_collection_gives_its_memory_back) {
 TEST_MAIN(RUN(a_refused_commit_leaves_no_files);
           RUN(a_damaged_segment_stops_flushes_before_they_build);
           RUN(what_other_engines_wrote_is_written_back); RUN(a_reader_follows_the_writer);
-          RUN(writers_sync_when_the_interval_is_over); RUN(a_delete_of_many_ids);
-          RUN(a_dropped_collection_gives_its_memory_back))
+          RUN(writers_sync_when_the_interval_is_over); RUN(a_writer_waits_for_one_flush);
+          RUN(a_delete_of_many_ids); RUN(a_dropped_collection_gives_its_memory_back))

@@ -95,6 +95,7 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
     pthread_mutex_lock(&table->state_lock);
     table->flush_count++;
     table->last_error[0] = '\0';
+    pthread_cond_broadcast(&table->flushed);
     pthread_mutex_unlock(&table->state_lock);
     if (table->lake->wal != NULL) {
         vexi_wal_committed(table->lake->wal, table->uuid, sequence);
@@ -105,6 +106,23 @@ done:
     vexi_free(env, live);
     vexi_arena_deinit(&arena);
     return status;
+}
+
+/* Take the commit lock to flush. Writers that need room wait for each memtable of a flusher
+ * (table_flush_sealed), not for the lock, which is held until all are flushed. */
+static void flusher_begin(vexi_table *table) {
+    pthread_mutex_lock(&table->state_lock);
+    table->flusher_count++;
+    pthread_mutex_unlock(&table->state_lock);
+    pthread_mutex_lock(&table->commit_lock);
+}
+
+static void flusher_end(vexi_table *table) {
+    pthread_mutex_unlock(&table->commit_lock);
+    pthread_mutex_lock(&table->state_lock);
+    table->flusher_count--;
+    pthread_cond_broadcast(&table->flushed);
+    pthread_mutex_unlock(&table->state_lock);
 }
 
 /* Flush what is sealed, and with `all` the active memtable too. Commit lock. */
@@ -131,28 +149,43 @@ vex_status vexi_table_flush(vexi_table *table, vex_error *err) {
     if (table->lake->config.read_only) {
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
-    pthread_mutex_lock(&table->commit_lock);
+    flusher_begin(table);
     vex_status status = flush_locked(table, true, err);
     if (status == VEX_OK) {
         status = table_refresh(table, err);
     }
-    pthread_mutex_unlock(&table->commit_lock);
+    flusher_end(table);
     return status;
+}
+
+/* State lock. */
+static bool lags(const vexi_table *table) {
+    return !table->dropped && table->sealed_count > TABLE_SEALED_WAIT;
 }
 
 vex_status table_flush_sealed(vexi_table *table, vex_error *err) {
     vex_status status = VEX_OK;
+    pthread_mutex_lock(&table->state_lock);
+    while (lags(table) && table->flusher_count > 0) {
+        pthread_cond_wait(&table->flushed, &table->state_lock);
+    }
+    bool wanted = lags(table);
+    table->flusher_count += wanted; /* here, so that one writer of those that wait begins */
+    pthread_mutex_unlock(&table->state_lock);
+    if (!wanted) {
+        return VEX_OK;
+    }
     pthread_mutex_lock(&table->commit_lock);
-    for (;;) {
+    while (status == VEX_OK) {
         pthread_mutex_lock(&table->state_lock);
-        bool lags = !table->dropped && table->sealed_count > TABLE_SEALED_WAIT;
+        wanted = lags(table);
         pthread_mutex_unlock(&table->state_lock);
-        if (!lags || status != VEX_OK) {
+        if (!wanted) {
             break;
         }
         status = flush_oldest(table, err);
     }
-    pthread_mutex_unlock(&table->commit_lock);
+    flusher_end(table);
     return status;
 }
 
@@ -168,9 +201,9 @@ void flush_run(void *argument) {
     table->flush_now = false;
     pthread_mutex_unlock(&table->state_lock);
     vex_error error;
-    pthread_mutex_lock(&table->commit_lock);
+    flusher_begin(table);
     vex_status status = flush_locked(table, old, &error);
-    pthread_mutex_unlock(&table->commit_lock);
+    flusher_end(table);
     if (__atomic_load_n(&table->lake->closing, __ATOMIC_RELAXED)) {
         return;
     }

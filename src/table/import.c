@@ -180,9 +180,13 @@ static vex_status segment_finish(import_run *run, vex_error *err) {
     size_t live_count;
     vex_status status = resolve_duplicates(run, live, &live_count, err);
     if (status == VEX_OK) {
-        segment_hooks hooks = {.step = build_step, .context = run};
+        vex_progress *p = run->options->progress;
+        segment_hooks hooks = {.step = build_step,
+                               .context = run,
+                               .cancel = p == NULL ? NULL : (const int *)&p->cancel};
         status = segment_build_with(run->table, live, live_count, &hooks,
                                     &run->segments[run->segment_count], &run->adds, err);
+        status = status == VEX_CANCELLED ? check_cancel(run, err) : status;
     }
     if (status == VEX_OK) {
         run->segment_count++;

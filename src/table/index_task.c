@@ -4,8 +4,11 @@
  * a segment without an index is indexed (reindex.c), a graph file is loaded, a missing graph is
  * built, the largest segment's first. Segments stay searchable as they are meanwhile. It holds
  * references to the segments, no lock, and is told to leave a table by `index_cancel`: when the
- * lake is closed or the table dropped. */
-#include "table/segment_graph.h"
+ * lake is closed or the table dropped.
+ *
+ * What fails for one segment is noted, and the others go on; that one is left alone for a while,
+ * which doubles with each failure. */
+#include "table/segment_internal.h"
 #include "table/table_internal.h"
 
 enum {
@@ -53,8 +56,32 @@ static index_step step_failed(vexi_table *table, vex_status status, const vex_er
     return INDEX_FAILED;
 }
 
+static uint32_t retry_ms(uint32_t failures) {
+    return (uint32_t)INDEX_RETRY_MS
+           << (failures < INDEX_RETRY_SHIFT_MAX ? failures : INDEX_RETRY_SHIFT_MAX);
+}
+
+/* Whether work on the segment failed a while ago only. */
+static bool waits(const vexi_segment *segment) {
+    return segment->index_failures > 0 &&
+           vexi_monotonic_ns(segment->core->env) < segment->index_retry_ns;
+}
+
+/* The same of work on one segment: the others need not wait for it. */
+static index_step segment_failed(vexi_table *table, vexi_segment *segment, vex_status status,
+                                 const vex_error *error) {
+    index_step step = step_failed(table, status, error);
+    if (step == INDEX_FAILED) {
+        segment->index_retry_ns = vexi_monotonic_ns(segment->core->env) +
+                                  retry_ms(segment->index_failures) * (uint64_t)1000000;
+        segment->index_failures++;
+    }
+    return step;
+}
+
 /* Index a segment that has none. */
 static index_step step_reindex(vexi_table *table, const table_segment *segments, size_t count) {
+    index_step step = INDEX_NOTHING;
     if (table->lake->config.read_only) {
         return INDEX_NOTHING;
     }
@@ -64,12 +91,16 @@ static index_step step_reindex(vexi_table *table, const table_segment *segments,
             vexi_segment_check(entry->segment, NULL) != VEX_OK) {
             continue;
         }
+        if (waits(entry->segment)) {
+            step = INDEX_FAILED;
+            continue;
+        }
         vex_error error;
         pthread_mutex_lock(&table->commit_lock);
         vex_status status = commit_check_writable(table->folder, &table->delta, &error);
         pthread_mutex_unlock(&table->commit_lock);
         if (status != VEX_OK) {
-            return INDEX_NOTHING; /* another engine asks for more than we do: it stays exact */
+            return step; /* another engine asks for more than we do: it stays exact */
         }
         status = table_reindex(table, entry, &error);
         if (status == VEX_CONFLICT || status == VEX_NOT_FOUND) {
@@ -79,9 +110,27 @@ static index_step step_reindex(vexi_table *table, const table_segment *segments,
             status = leaving(table) ? VEX_OK : table_refresh(table, &error);
             pthread_mutex_unlock(&table->commit_lock);
         }
-        return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);
+        if (status == VEX_OK) {
+            return INDEX_MORE;
+        }
+        step = segment_failed(table, entry->segment, status, &error);
     }
-    return INDEX_NOTHING;
+    return step;
+}
+
+/* The segment with the most rows among those whose graphs are missing; NULL: none. */
+static vexi_segment *largest_missing(const table_segment *segments, size_t count) {
+    vexi_segment *largest = NULL;
+    for (size_t i = 0; i < count; i++) {
+        vexi_segment *segment = segments[i].segment;
+        if (vexi_segment_graph_wanted(segment) && !waits(segment) &&
+            vexi_segment_graph_state(segment) == VEXI_GRAPH_MISSING &&
+            (largest == NULL ||
+             vexi_segment_row_count(segment) > vexi_segment_row_count(largest))) {
+            largest = segment;
+        }
+    }
+    return largest;
 }
 
 /* Load what is there; of what is missing build the largest. */
@@ -91,7 +140,7 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
         return INDEX_NOTHING;
     }
     const vexi_rotation *rotation = &table->schema->rotation;
-    vexi_segment *largest = NULL;
+    index_step step = INDEX_NOTHING;
     bool wanting = false;
     vex_error error;
     for (size_t i = 0; i < count && !leaving(table); i++) {
@@ -100,36 +149,48 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
         if (state == VEXI_GRAPH_LOADED || !vexi_segment_graph_wanted(segment)) {
             continue;
         }
+        if (waits(segment)) {
+            step = INDEX_FAILED;
+            continue;
+        }
         if (state != VEXI_GRAPH_MISSING || config->read_only) {
             vex_status status =
                 vexi_segment_graph_load(segment, rotation->seed, config->graph_memory_bytes,
                                         config->read_only, &table->index_cancel, &error);
             if (status != VEX_OK) {
-                return step_failed(table, status, &error);
+                step = segment_failed(table, segment, status, &error);
+                continue;
             }
-            state = vexi_segment_graph_state(segment);
         }
-        wanting = wanting || state == VEXI_GRAPH_MISSING;
-        if (state == VEXI_GRAPH_MISSING &&
-            (largest == NULL ||
-             vexi_segment_row_count(segment) > vexi_segment_row_count(largest))) {
-            largest = segment;
+        wanting = wanting || vexi_segment_graph_state(segment) == VEXI_GRAPH_MISSING;
+    }
+    if (config->read_only) {
+        return step == INDEX_NOTHING && wanting ? INDEX_LOOK : step;
+    }
+    for (vexi_segment *largest; (largest = largest_missing(segments, count)) != NULL;) {
+        if (leaving(table)) {
+            break;
+        }
+        vex_status status = vexi_segment_graph_build(largest, rotation, config->graph_memory_bytes,
+                                                     &table->index_cancel, &error);
+        pthread_mutex_lock(&table->state_lock);
+        bool dropped = table->dropped;
+        pthread_mutex_unlock(&table->state_lock);
+        if (dropped) {
+            /* While it was built: whoever dropped it may have looked before the put. Where the lake
+             * is closing, a file that was put stays for the next opening. */
+            vexi_segment_graph_remove(largest);
+        }
+        if (status == VEX_OK) {
+            largest->index_failures = 0;
+            return INDEX_MORE;
+        }
+        step = segment_failed(table, largest, status, &error);
+        if (step != INDEX_FAILED) {
+            break; /* leaving */
         }
     }
-    if (config->read_only || largest == NULL || leaving(table)) {
-        return config->read_only && wanting ? INDEX_LOOK : INDEX_NOTHING;
-    }
-    vex_status status = vexi_segment_graph_build(largest, rotation, config->graph_memory_bytes,
-                                                 &table->index_cancel, &error);
-    pthread_mutex_lock(&table->state_lock);
-    bool dropped = table->dropped;
-    pthread_mutex_unlock(&table->state_lock);
-    if (dropped) {
-        /* While it was built: whoever dropped it may have looked before the put. Where the lake is
-         * closing, a file that was put stays for the next opening. */
-        vexi_segment_graph_remove(largest);
-    }
-    return status == VEX_OK ? INDEX_MORE : step_failed(table, status, &error);
+    return step;
 }
 
 static index_step table_step(vexi_table *table) {
@@ -147,8 +208,9 @@ static index_step table_step(vexi_table *table) {
         return INDEX_NOTHING;
     }
     index_step step = step_reindex(table, segments, count);
-    if (step == INDEX_NOTHING) {
-        step = step_graphs(table, segments, count);
+    if (step != INDEX_MORE) {
+        index_step graphs = step_graphs(table, segments, count);
+        step = graphs == INDEX_MORE || step == INDEX_NOTHING ? graphs : step;
     }
     table_segments_free(table->core->env, segments, count);
     return step;
@@ -176,16 +238,17 @@ void index_run(void *argument) {
     if (__atomic_load_n(&lake->closing, __ATOMIC_RELAXED)) {
         return;
     }
+    if (most == INDEX_MORE) { /* whatever failed beside it */
+        vexi_submit(lake->core->env, &lake->index_task, 0);
+        return;
+    }
     if (failed) {
-        vexi_submit(lake->core->env, &lake->index_task,
-                    (uint32_t)INDEX_RETRY_MS << lake->index_failures);
+        vexi_submit(lake->core->env, &lake->index_task, retry_ms(lake->index_failures));
         lake->index_failures += lake->index_failures < INDEX_RETRY_SHIFT_MAX ? 1 : 0;
         return;
     }
     lake->index_failures = 0;
-    if (most == INDEX_MORE) {
-        vexi_submit(lake->core->env, &lake->index_task, 0);
-    } else if (most == INDEX_LOOK && lake->config.refresh_interval_ms > 0) {
+    if (most == INDEX_LOOK && lake->config.refresh_interval_ms > 0) {
         vexi_submit(lake->core->env, &lake->index_task, INDEX_LOOK_MS);
     }
 }

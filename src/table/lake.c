@@ -527,10 +527,10 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     }
     const vexi_env *env = lake->core->env;
     __atomic_store_n(&lake->closing, true, __ATOMIC_RELAXED);
+    vexi_cancel(env, &lake->refresh_task); /* first: it opens and lets go of tables */
     for (size_t i = 0; i < lake->table_count; i++) {
         __atomic_store_n(&lake->tables[i]->index_cancel, 1, __ATOMIC_RELAXED);
     }
-    vexi_cancel(env, &lake->refresh_task);
     vexi_cancel(env, &lake->index_task);
     vexi_wal_stop(lake->wal); /* what it calls when a sync fails queues flushes */
     for (size_t i = 0; i < lake->table_count; i++) {

@@ -34,6 +34,7 @@ struct vexi_memtable {
     mem_row *rows[CHUNK_COUNT];
     float *vectors[CHUNK_COUNT];
     float *inverse_norms[CHUNK_COUNT]; /* cosine only */
+    float length_max;                  /* inner product only; atomic, of all rows below count */
     memtable_codes codes;
     uint64_t center_row; /* the first row that has a vector is not before it; the encoder's */
 
@@ -325,18 +326,24 @@ static uint64_t slot_find(const vexi_memtable *memtable, vex_string id, uint64_t
     return UINT64_MAX;
 }
 
-static float inverse_norm(const float *vector, uint32_t dimension) {
+static double square_of(const float *vector, uint32_t dimension) {
     double sum = 0;
     for (uint32_t i = 0; i < dimension; i++) {
         sum += (double)vector[i] * (double)vector[i];
     }
-    return sum > 0 ? (float)(1.0 / sqrt(sum)) : 0.0f;
+    return sum;
+}
+
+static float inverse_norm(const float *vector, uint32_t dimension) {
+    double square = square_of(vector, dimension);
+    return square > 0 ? (float)(1.0 / sqrt(square)) : 0.0f;
 }
 
 void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64_t first_sequence) {
     const vexi_schema *schema = &memtable->schema->schema;
     uint64_t count = memtable->count;
     VEX_ASSERT(count + block->count <= memtable->capacity);
+    float length_max = memtable->length_max;
     for (size_t i = 0; i < block->count; i++) {
         uint64_t offset;
         uint32_t chunk = memtable_chunk_of(count + i, &offset);
@@ -354,6 +361,9 @@ void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64
         }
         if (schema->metric == VEX_METRIC_COSINE) {
             memtable->inverse_norms[chunk][offset] = inverse_norm(vector, schema->dimension);
+        } else if (schema->metric == VEX_METRIC_IP) {
+            float length = 1.001f * (float)sqrt(square_of(vector, schema->dimension));
+            length_max = length > length_max ? length : length_max;
         }
     }
     pthread_rwlock_wrlock(&memtable->lock);
@@ -380,6 +390,7 @@ void vexi_memtable_append(vexi_memtable *memtable, vexi_row_block *block, uint64
     block->vectors = NULL;
     block->next = memtable->blocks;
     memtable->blocks = block;
+    __atomic_store(&memtable->length_max, &length_max, __ATOMIC_RELAXED);
     __atomic_store_n(&memtable->count, count + block->count, __ATOMIC_RELEASE);
 }
 
@@ -515,4 +526,10 @@ size_t vexi_memtable_runs(const vexi_memtable *memtable, uint64_t first, uint64_
         count -= rows;
     }
     return run_count;
+}
+
+float vexi_memtable_length_max(const vexi_memtable *memtable) {
+    float length;
+    __atomic_load(&memtable->length_max, &length, __ATOMIC_RELAXED);
+    return memtable->schema->schema.metric == VEX_METRIC_IP ? length : -1;
 }

@@ -81,6 +81,9 @@ uint32_t vexi_memtable_previous(const vexi_memtable *memtable, uint64_t row);
 /* True if a later row (below count) has the same id. */
 bool vexi_memtable_superseded(const vexi_memtable *memtable, uint64_t row, uint64_t count);
 
+/* See vexi_source_length_max. */
+float vexi_memtable_length_max(const vexi_memtable *memtable);
+
 /* Runs of vectors for rows first .. first + count - 1: at most 32. Returns how many. */
 size_t vexi_memtable_runs(const vexi_memtable *memtable, uint64_t first, uint64_t count,
                           vexi_run runs[32]);

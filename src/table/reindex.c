@@ -120,7 +120,7 @@ vex_status table_mend_all(vexi_table *table, vex_error *err) {
 }
 
 vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uint32_t source,
-                                   vex_error *err) {
+                                   vex_status met, vex_error *err) {
     vexi_segment *segment = view->sources[source].segment;
     vex_error damage = {.status = VEX_OK};
     if (segment == NULL) {
@@ -139,19 +139,30 @@ vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uin
             lake_index_soon(table->lake);
             return VEX_OK;
         }
+        if (met == VEX_IO && !vexi_segment_index_cut(segment)) {
+            return vexi_fail(err, VEX_IO, "%s: its rows cannot be read",
+                             vexi_segment_object_name(segment));
+        }
         status = vexi_fail(&damage, VEX_CORRUPT, "%s: its index or its rows are damaged",
                            vexi_segment_object_name(segment));
     }
-    return table_mend(table, segment, &damage, err);
+    return status == VEX_IO ? damage_back(&damage, err) : table_mend(table, segment, &damage, err);
 }
 
-bool vexi_view_mend(vexi_table *table, const vexi_view *view) {
+bool vexi_view_mend(vexi_table *table, const vexi_view *view, vex_status met) {
     bool mended = false;
+    if (met != VEX_CORRUPT && met != VEX_IO) {
+        return false;
+    }
     for (size_t i = 0; i < view->source_count; i++) {
         vexi_segment *segment = view->sources[i].segment;
-        if (segment != NULL && vexi_segment_index_damaged(segment) &&
-            vexi_segment_mendable(segment)) {
-            mended = vexi_view_index_damaged(table, view, (uint32_t)i, NULL) == VEX_OK || mended;
+        if (segment == NULL || !vexi_segment_mendable(segment)) {
+            continue;
+        }
+        if (vexi_segment_index_damaged(segment) ||
+            (met == VEX_IO && vexi_segment_index_cut(segment))) {
+            mended =
+                vexi_view_index_damaged(table, view, (uint32_t)i, met, NULL) == VEX_OK || mended;
         }
     }
     return mended;
@@ -192,7 +203,9 @@ static vex_status parts_build(vexi_table *table, const vexi_row **rows, size_t c
         }
         VEX_TRY(check_leaving(table, err));
         VEX_ASSERT(*part_count < part_max);
-        VEX_TRY(segment_build(table, rows + done, taken, &parts[*part_count], arena, err));
+        segment_hooks hooks = {.cancel = &table->index_cancel};
+        VEX_TRY(
+            segment_build_with(table, rows + done, taken, &hooks, &parts[*part_count], arena, err));
         *part_count += 1;
         done += taken;
     }

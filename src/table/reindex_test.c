@@ -104,6 +104,33 @@ static uint64_t finding_count(void) {
     return count;
 }
 
+/* The work on one of two segments fails, at any allocation: the other's goes on at once, and the
+ * failed one follows. */
+TEST(one_that_fails_does_not_keep_others_waiting) {
+    int others = 0;
+    for (uint64_t n = 1; n <= 6; n++) {
+        begin(20 + n);
+        char path[64];
+        put(20, 3);
+        flush();
+        append(0, 10, path);
+        append(10, 10, path);
+        put(23, 1);
+        flush();
+        CHECK_EQ(describe().unindexed_segment_count, 2);
+        sim_env_fail_allocation(world.sim, n, false);
+        lake_index_soon(world.lake);
+        sim_env_advance(world.sim, 700);
+        sim_env_fail_allocation(world.sim, 0, false);
+        vex_collection_info info = describe();
+        others += info.unindexed_segment_count == 1 && info.last_error[0] != '\0';
+        sim_env_advance(world.sim, 2000);
+        CHECK_EQ(describe().unindexed_segment_count, 0);
+        end();
+    }
+    CHECK(others >= 2);
+}
+
 /* ---- Files of other engines -------------------------------------------------------------------
  */
 
@@ -405,14 +432,16 @@ TEST(damage_met_by_a_search) {
     CHECK_OK(vexi_table_view(table, &view, &err));
     CHECK_EQ(view->live_count, 30);
     /* Whatever the search met. */
-    CHECK_OK(vexi_view_index_damaged(table, view, 0, &err));
-    CHECK_OK(vexi_view_index_damaged(table, view, 0, &err)); /* another search of the same view */
+    CHECK_OK(vexi_view_index_damaged(table, view, 0, VEX_CORRUPT, &err));
+    CHECK_OK(vexi_view_index_damaged(table, view, 0, VEX_CORRUPT,
+                                     &err)); /* another search of the same view */
     vexi_view *again;
     CHECK_OK(vexi_table_view(table, &again, &err));
     CHECK(again->sources[0].segment != view->sources[0].segment);
     CHECK_EQ(again->live_count, 30);
     CHECK(vexi_segment_is_foreign(again->sources[0].segment));
-    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, again, 0, &err)); /* nothing is left */
+    CHECK_FAILS(VEX_CORRUPT,
+                vexi_view_index_damaged(table, again, 0, VEX_CORRUPT, &err)); /* nothing is left */
     vexi_view_release(again);
     vexi_view_release(view);
     vexi_table_release(table);
@@ -456,7 +485,7 @@ TEST(damaged_rows_stay_damaged) {
     vexi_table *table = table_of();
     vexi_view *view;
     CHECK_OK(vexi_table_view(table, &view, &err));
-    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, view, 0, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_view_index_damaged(table, view, 0, VEX_CORRUPT, &err));
     vexi_view_release(view);
     vexi_table_release(table);
     CHECK_OK(sim_world_answer(&world, sim_world_close(&world), &err));
@@ -484,10 +513,10 @@ TEST(a_read_only_lake) {
     sim_world_deinit(&world);
 }
 
-TEST_MAIN(RUN(a_foreign_file_is_indexed); RUN(a_large_file_becomes_several_segments);
-          RUN(a_file_of_deleted_rows_just_goes); RUN(rows_deleted_meanwhile_stay_deleted);
-          RUN(a_file_removed_meanwhile_stays_removed); RUN(a_removal_is_taken_over_by_who_meets_it);
-          RUN(rows_overwritten_meanwhile); RUN(rows_of_memtables_are_newer);
-          RUN(rows_brought_back_meanwhile); RUN(a_damaged_index_is_mended);
-          RUN(damage_met_by_a_search); RUN(damage_met_by_a_view); RUN(damaged_rows_stay_damaged);
-          RUN(a_read_only_lake))
+TEST_MAIN(RUN(a_foreign_file_is_indexed); RUN(one_that_fails_does_not_keep_others_waiting);
+          RUN(a_large_file_becomes_several_segments); RUN(a_file_of_deleted_rows_just_goes);
+          RUN(rows_deleted_meanwhile_stay_deleted); RUN(a_file_removed_meanwhile_stays_removed);
+          RUN(a_removal_is_taken_over_by_who_meets_it); RUN(rows_overwritten_meanwhile);
+          RUN(rows_of_memtables_are_newer); RUN(rows_brought_back_meanwhile);
+          RUN(a_damaged_index_is_mended); RUN(damage_met_by_a_search); RUN(damage_met_by_a_view);
+          RUN(damaged_rows_stay_damaged); RUN(a_read_only_lake))

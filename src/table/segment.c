@@ -1,4 +1,5 @@
 /* Segments: opening, ours by their index file and foreign ones by decoding them, and their end. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -394,4 +395,15 @@ vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err) {
         *err = segment->damage;
     }
     return segment->damage.status;
+}
+
+float vexi_segment_length_max(const vexi_segment *segment) {
+    float length;
+    __atomic_load(&segment->length_max, &length, __ATOMIC_RELAXED);
+    return length == 0 ? -1 : length;
+}
+
+void vexi_segment_length_told(vexi_segment *segment, float length) {
+    length = length > 0 ? length : FLT_MIN;
+    __atomic_store(&segment->length_max, &length, __ATOMIC_RELAXED);
 }

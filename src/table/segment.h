@@ -78,6 +78,9 @@ vex_index_kind vexi_segment_index_kind(const vexi_segment *segment);
 /* Whether the index file failed a checksum, when it was opened or since: a VEX_CORRUPT of this
  * segment is then no word about its rows, which vexi_segment_open_plain still reads. */
 bool vexi_segment_index_damaged(const vexi_segment *segment);
+/* Read all of the index file where it is mapped: true, and it counts as damaged, if that cannot be
+ * done any more. For a VEX_IO that may have been the data file's. */
+bool vexi_segment_index_cut(vexi_segment *segment);
 /* Whether opening it plain was not tried yet, and may help. */
 bool vexi_segment_mendable(const vexi_segment *segment);
 /* A file of ours that was opened plain. */
@@ -110,6 +113,9 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
                               vex_search_stats *stats, vex_error *err);
+/* See vexi_source_length_max. */
+float vexi_segment_length_max(const vexi_segment *segment);
+void vexi_segment_length_told(vexi_segment *segment, float length);
 /* Note what `problem` (of `status`) says of an object. A lack of memory says nothing of it and is
  * returned. */
 vex_status vexi_finding_add(vexi_arena *arena, vexi_finding **findings, size_t *count,

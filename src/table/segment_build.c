@@ -105,7 +105,13 @@ typedef struct segment_builder {
 
 /* Between steps: how far it is, and whether it goes on. */
 static vex_status step(const segment_builder *b, double share, vex_error *err) {
-    return b->hooks == NULL ? VEX_OK : b->hooks->step(b->hooks->context, share, err);
+    return b->hooks == NULL || b->hooks->step == NULL
+               ? VEX_OK
+               : b->hooks->step(b->hooks->context, share, err);
+}
+
+static const int *cancel_of(const segment_builder *b) {
+    return b->hooks == NULL ? NULL : b->hooks->cancel;
 }
 
 /* Bring the rows into lists; their order becomes that of the lists. */
@@ -121,7 +127,8 @@ static vex_status cluster(segment_builder *b, vex_error *err) {
     for (size_t i = 0; i < b->row_count; i++) {
         b->vectors[i] = b->rows[i]->vector;
     }
-    vexi_ivf_options options = {.list_count = list_count, .seed = vexi_random_u64(b->env)};
+    vexi_ivf_options options = {
+        .list_count = list_count, .seed = vexi_random_u64(b->env), .cancel = cancel_of(b)};
     VEX_TRY(vexi_ivf_build(b->env, b->vectors, (uint32_t)b->row_count, b->schema->dimension,
                            b->schema->metric, &options, &b->ivf, err));
     const vexi_row **ordered = vexi_alloc_array(b->env, b->row_count, sizeof *ordered);
@@ -159,7 +166,7 @@ static vex_status calibrate(segment_builder *b, vex_error *err) {
     vexi_calibration_sample sample;
     VEX_TRY(vexi_calibration_sample_init(b->env, b->vectors, (uint32_t)b->row_count,
                                          b->schema->dimension, b->schema->metric,
-                                         vexi_random_u64(b->env), &sample, err));
+                                         vexi_random_u64(b->env), cancel_of(b), &sample, err));
     vex_status status =
         vexi_ivf_calibrate(b->env, &b->ivf, b->schema->metric, &sample, &b->calibration, err);
     vexi_calibration_sample_deinit(b->env, &sample);

@@ -1,6 +1,7 @@
 #include "table/segment_graph.h"
 
 #include "base/guard.h"
+#include "index/code.h"
 #include "index/graph.h"
 #include "table/segment_internal.h"
 
@@ -26,7 +27,10 @@ static void state_set(vexi_segment *segment, vexi_graph_state state) {
 }
 
 bool vexi_segment_graph_wanted(const vexi_segment *segment) {
-    return vexi_segment_ivf(segment) != NULL && vexi_segment_check(segment, NULL) == VEX_OK;
+    const vexi_index_file *index = vexi_segment_ivf(segment);
+    return index != NULL && index->list_count > 1 &&
+           (index->code_bits == 0 || vexi_code_scale_judged(index->row_length)) &&
+           vexi_segment_check(segment, NULL) == VEX_OK;
 }
 
 static const vexi_segment_graph *in_use(const vexi_segment *segment) {

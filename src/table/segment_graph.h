@@ -24,7 +24,9 @@ typedef enum vexi_graph_state {
 } vexi_graph_state;
 
 vexi_graph_state vexi_segment_graph_state(const vexi_segment *segment);
-/* Whether a graph pays: IVF segments only, the others are compared faster than walked. */
+/* Whether a graph pays: IVF segments only, the others are compared faster than walked; but not
+ * where all rows are one (a single list), nor where they are so long or so short that codes cannot
+ * judge them, which no search would walk. */
 bool vexi_segment_graph_wanted(const vexi_segment *segment);
 /* NULL: none is in use. Valid as long as the segment. */
 const vexi_graph_file *vexi_segment_graph_file(const vexi_segment *segment);

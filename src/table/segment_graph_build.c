@@ -122,10 +122,10 @@ static vex_status build(vexi_segment *segment, const vexi_rotation *rotation, co
     built = true;
     VEX_TRY_GOTO(status, done,
                  vexi_calibration_sample_init(env, rows, count, segment->dimension, segment->metric,
-                                              options.seed, &sample, err));
+                                              options.seed, cancel, &sample, err));
     sampled = true;
     VEX_TRY_GOTO(status, done,
-                 vexi_graph_calibrate(env, rotation, &graph, &sample, &calibration, err));
+                 vexi_graph_calibrate(env, rotation, &graph, &sample, cancel, &calibration, err));
     if (__atomic_load_n(cancel, __ATOMIC_RELAXED) != 0) {
         status = vexi_fail(err, VEX_CANCELLED, "closing");
         goto done;

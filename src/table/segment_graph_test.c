@@ -12,6 +12,7 @@ static sim_env *sim;
 static vexi_disk *disk;
 static vexi_lake *lake;
 static vexi_lake_config config;
+static float fill_scale = 1; /* of the rows' values; 0: all rows are one */
 
 static void lake_open(void) {
     vexi_store *store;
@@ -73,7 +74,8 @@ static void fill_ivf(vexi_table *table, int first) {
         snprintf(names[i], sizeof names[i], "%d", first + i);
         for (int d = 0; d < DIMENSION; d++) {
             /* Near a plane, where graphs are easily calibrated. */
-            vectors[i][d] = vex_test_normal(&seed) * (d < 2 ? 1.0f : 0.01f);
+            vectors[i][d] = vex_test_normal(&seed) * (d < 2 ? 1.0f : 0.01f) * fill_scale;
+            vectors[i][d] = fill_scale == 0 ? 1.0f : vectors[i][d];
         }
         rows[i] = (vexi_row){.id = vexi_string_of(names[i]), .vector = vectors[i]};
     }
@@ -267,6 +269,24 @@ TEST(a_copied_graph) {
     end();
 }
 
+/* No graph is made, nor missed, of rows that codes cannot judge. */
+TEST(rows_that_no_search_would_walk) {
+    static const float scales[] = {0, 1e-20f, 1e20f};
+    char names[2][256];
+    for (int i = 0; i < 3; i++) {
+        fill_scale = scales[i];
+        filled(i == 1 ? VEX_METRIC_IP : VEX_METRIC_L2);
+        CHECK_EQ(describe().graph_missing_count, 0);
+        settle();
+        vex_collection_info info = describe();
+        CHECK(info.graph_count == 0 && info.graph_missing_count == 0);
+        CHECK(info.segment_count == 1 && info.last_error[0] == '\0');
+        CHECK_EQ(graph_files(names), 0);
+        end();
+    }
+    fill_scale = 1;
+}
+
 /* A graph that a search found damaged is taken away and built anew; views that walk it go on. */
 TEST(a_retired_graph) {
     filled(VEX_METRIC_L2);
@@ -315,6 +335,32 @@ TEST(memory_for_graphs) {
     CHECK_EQ(graph_files(names), 1);
     CHECK_EQ(lake->core->graph_bytes, size);
     end();
+}
+
+/* The work on one of two segments fails, at any allocation: the other's goes on at once, and the
+ * failed one follows. */
+TEST(one_that_fails_does_not_keep_others_waiting) {
+    int others = 0;
+    for (uint64_t n = 1; n <= 5; n++) {
+        filled(VEX_METRIC_L2);
+        vexi_table *table = table_of();
+        fill(table, ROWS);
+        vexi_table_release(table);
+        settle(); /* made and found: loading is what fails */
+        reopen();
+        vexi_table_release(table_of());
+        CHECK_EQ(describe().graph_missing_count, 2);
+        sim_env_fail_allocation(sim, n, false);
+        lake_index_soon(lake);
+        sim_env_advance(sim, 700);
+        sim_env_fail_allocation(sim, 0, false);
+        vex_collection_info info = describe();
+        others += info.graph_missing_count == 1 && info.last_error[0] != '\0';
+        settle();
+        CHECK_EQ(describe().graph_count, 2);
+        end();
+    }
+    CHECK(others >= 2);
 }
 
 TEST(a_reader_only_loads) {
@@ -376,5 +422,7 @@ TEST(stopped_while_it_is_built) {
 }
 
 TEST_MAIN(RUN(built_and_found_again); RUN(damaged_files_are_built_anew);
-          RUN(a_graph_of_another_segment_is_refused); RUN(a_copied_graph); RUN(a_retired_graph);
-          RUN(memory_for_graphs); RUN(a_reader_only_loads); RUN(stopped_while_it_is_built))
+          RUN(a_graph_of_another_segment_is_refused); RUN(rows_that_no_search_would_walk);
+          RUN(a_copied_graph); RUN(a_retired_graph); RUN(memory_for_graphs);
+          RUN(one_that_fails_does_not_keep_others_waiting); RUN(a_reader_only_loads);
+          RUN(stopped_while_it_is_built))

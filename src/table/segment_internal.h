@@ -38,7 +38,11 @@ struct vexi_segment {
     vexi_segment_graph *graph_retired; /* atomic: a list of those that views may still walk */
     int graph_state;                   /* atomic: a vexi_graph_state */
     bool graph_told;                   /* that there is no room to build it; the index task's */
+    uint32_t index_failures;           /* in a row, of work on this segment; the index task's */
+    uint64_t index_retry_ns;           /* not tried again before; the index task's */
     int plain_failed; /* atomic: its Parquet file is damaged too, nothing is left to try */
+
+    float length_max; /* atomic: of the longest vector, or more; 0: nobody looked. See table.h */
 
     vex_error damage;
     int damage_state; /* atomic: what `damage` holds */

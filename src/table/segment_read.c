@@ -13,6 +13,20 @@ static vex_status index_says(vexi_segment *segment, vex_error *err, vex_status s
     return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->index_object.name);
 }
 
+/* Run what reads the index file alone. One that was cut while it was mapped is as good as damaged:
+ * the rows are well, and a new one can be made. */
+static vex_status index_run(vexi_segment *segment,
+                            vex_status (*function)(void *argument, vex_error *err), void *argument,
+                            vex_error *err) {
+    vex_status status = vexi_guard_run(function, argument, segment->index_object.name, err);
+    if (status == VEX_IO) {
+        __atomic_store_n(&segment->index_damaged, 1, __ATOMIC_RELAXED);
+        return vexi_fail(err, VEX_CORRUPT, "%s: cannot be read where it is mapped: it was cut",
+                         segment->index_object.name);
+    }
+    return status;
+}
+
 typedef struct find_job {
     vexi_segment *segment;
     vex_string id;
@@ -23,7 +37,9 @@ typedef struct find_job {
 
 static vex_status find_guarded(void *argument, vex_error *err) {
     find_job *job = argument;
-    return vexi_index_find(&job->segment->index, job->id, job->hash, &job->found, &job->row, err);
+    return index_says(
+        job->segment, err,
+        vexi_index_find(&job->segment->index, job->id, job->hash, &job->found, &job->row, err));
 }
 
 vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash, bool *found,
@@ -43,13 +59,10 @@ vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash
         return VEX_OK;
     }
     find_job job = {.segment = segment, .id = id, .hash = hash};
-    vex_status status = vexi_guard_run(find_guarded, &job, segment->index_object.name, err);
-    if (status == VEX_CORRUPT) {
-        return index_says(segment, err, status);
-    }
+    VEX_TRY(index_run(segment, find_guarded, &job, err));
     *found = job.found;
     *row = job.row;
-    return status;
+    return VEX_OK;
 }
 
 vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err) {
@@ -359,7 +372,7 @@ vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size
         return VEX_OK;
     }
     lists_job job = {.segment = segment, .lists = lists, .count = count};
-    return vexi_guard_run(lists_guarded, &job, segment->index_object.name, err);
+    return index_run(segment, lists_guarded, &job, err);
 }
 
 /* ---- Cells ------------------------------------------------------------------------------------
@@ -385,6 +398,16 @@ static vex_status touch_guarded(void *argument, vex_error *err) {
         }
     }
     return VEX_OK;
+}
+
+bool vexi_segment_index_cut(vexi_segment *segment) {
+    if (!segment->indexed) {
+        return false;
+    }
+    vexi_piece piece = {.data = segment->index.bytes.data, .size = segment->index.bytes.size};
+    touch_job touch = {.pieces = &piece, .piece_count = 1};
+    vex_error err;
+    return index_run(segment, touch_guarded, &touch, &err) != VEX_OK;
 }
 
 vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,

@@ -32,6 +32,7 @@ void vexi_table_release(vexi_table *table) {
     pthread_mutex_destroy(&table->commit_lock);
     pthread_mutex_destroy(&table->view_lock);
     pthread_mutex_destroy(&table->state_lock);
+    pthread_cond_destroy(&table->flushed);
     vexi_free(env, table->center);
     vexi_free(env, table->name);
     vexi_free(env, table->folder);
@@ -65,6 +66,7 @@ vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
     pthread_mutex_init(&table->commit_lock, NULL);
     pthread_mutex_init(&table->view_lock, NULL);
     pthread_mutex_init(&table->state_lock, NULL);
+    pthread_cond_init(&table->flushed, NULL);
     vexi_delta_state_init(&table->delta, env);
     table->name = text_copy(env, name.data, name.size);
     table->folder = text_copy(env, folder, strlen(folder));
@@ -338,7 +340,8 @@ static vex_status write_settle(vexi_table *table, vex_error *err) {
 }
 
 /* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of
- * several writers that wait here the first does the work of all. */
+ * several writers that wait here the first does the work of all; where somebody flushes already,
+ * none does. */
 static vex_status write_admit(vexi_table *table, vex_error *err) {
     vexi_lake *lake = table->lake;
     if (lake->config.read_only) {

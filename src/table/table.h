@@ -180,15 +180,23 @@ void vexi_source_codes(const vexi_source *source, uint64_t row_count, vexi_memta
 vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
                              vexi_arena *arena, const uint8_t **out, vex_error *err);
 
-/* Tell that the index or graph file of a source proved damaged during a search: from now on the
- * segment is searched exactly (it is opened anew from its Parquet file) and re-indexed in the
+/* Tell what a search met in a source: VEX_CORRUPT, where its index or graph file may have proved
+ * damaged, or VEX_IO, where one may have been cut while it was mapped. If so, the segment is
+ * searched exactly from now on (it is opened anew from its Parquet file) and re-indexed in the
  * background. VEX_OK: take a new view and search again. Else the damage itself. */
 vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uint32_t source,
-                                   vex_error *err);
+                                   vex_status met, vex_error *err);
 
 /* For a caller that cannot name the source: do so to all segments of the view whose index files
- * proved damaged since it was made. True: take a new view and ask again. */
-bool vexi_view_mend(vexi_table *table, const vexi_view *view);
+ * proved damaged since it was made. True: take a new view and ask again; false also for a status
+ * that is another's. */
+bool vexi_view_mend(vexi_table *table, const vexi_view *view, vex_status met);
+
+/* No vector of the source is longer than this; negative: nobody looked. Under inner product, by
+ * which float32 is off by a share of the lengths (index/flat.h). A memtable knows by itself; a
+ * segment remembers what it was told, once somebody looked at all its rows. */
+float vexi_source_length_max(const vexi_source *source);
+void vexi_source_length_told(const vexi_source *source, float length);
 
 /* The segment's IVF head, or NULL for memtables and flat segments. */
 const vexi_index_file *vexi_source_ivf(const vexi_source *source);

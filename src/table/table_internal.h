@@ -76,6 +76,8 @@ struct vexi_table {
     size_t sealed_count;
     table_memtable active;    /* as segments; .memtable may be NULL    */
     bool flush_now;           /* by the next background flush; state lock */
+    uint32_t flusher_count;   /* threads that flush, or wait for the commit lock to; state lock */
+    pthread_cond_t flushed;   /* a memtable was flushed, or a flusher ended; with the state lock */
     uint64_t active_since_ns; /* when its first row came; state lock */
     uint32_t flush_failures;  /* of the background flush, in a row; its own */
     uint64_t reserved_rows;   /* promised to writes that are in the log queue; state lock   */
@@ -199,11 +201,13 @@ void flush_run(void *table);
 vex_status table_flush_sealed(vexi_table *table, vex_error *err);
 /* ---- segment_build.c ------------------------------------------------------------------------- */
 
-/* Called between the steps of a build with the share that is done, 0 to 1: what it returns other
- * than VEX_OK ends the build. */
+/* step, which may be NULL, is called between the steps of a build with the share that is done, 0 to
+ * 1: what it returns other than VEX_OK ends the build. cancel: atomic, not 0 ends a long step with
+ * VEX_CANCELLED; may be NULL. */
 typedef struct segment_hooks {
     vex_status (*step)(void *context, double share, vex_error *err);
     void *context;
+    const int *cancel;
 } segment_hooks;
 
 /* Write rows as a segment (files are durable on return). rows are in any order; reordered here.

@@ -546,3 +546,14 @@ vex_status vexi_source_check(const vexi_source *source, vex_error *err) {
 const char *vexi_source_name(const vexi_source *source) {
     return source->segment == NULL ? "memtable" : vexi_segment_object_name(source->segment);
 }
+
+float vexi_source_length_max(const vexi_source *source) {
+    return source->segment == NULL ? vexi_memtable_length_max(source->memtable)
+                                   : vexi_segment_length_max(source->segment);
+}
+
+void vexi_source_length_told(const vexi_source *source, float length) {
+    if (source->segment != NULL) {
+        vexi_segment_length_told(source->segment, length);
+    }
+}
