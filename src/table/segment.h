@@ -90,6 +90,9 @@ void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_proble
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
+/* Of a damaged segment, which of its rows were deleted is not known: how many, as the log tells. */
+uint64_t vexi_segment_deleted_told(const vexi_segment *segment);
+void vexi_segment_set_deleted_told(vexi_segment *segment, uint64_t count);
 /* Whether it could not be read, which says nothing of its bytes: opening it anew may do. */
 static inline bool vexi_segment_unread(const vexi_segment *segment) {
     return vexi_segment_check(segment, NULL) == VEX_IO;
