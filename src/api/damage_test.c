@@ -332,6 +332,48 @@ TEST(data_truncated_while_open) {
     }
 }
 
+/* Of a segment whose deletion vector is lost nobody knows which rows live, but how many do. */
+TEST(lost_deletion_vector) {
+    enum { COUNT = 4000 };
+    static char names[COUNT][16];
+    static vex_row rows[COUNT];
+    static float vectors[COUNT][2];
+    static vex_string ids[COUNT];
+    char *path = folder_create();
+    char object[512];
+    vex_lake *lake;
+    vex_collection_info info;
+    CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
+    create(lake, "c", 2, VEX_METRIC_L2, VEX_INDEX_FLAT);
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "r%d", i);
+        vectors[i][0] = (float)i;
+        rows[i] = (vex_row){.id = str(names[i]), .vector = vectors[i], .dimension = 2};
+    }
+    for (int i = 0; i < COUNT; i++) {
+        ids[i] = str(names[(i * 7) % COUNT]);
+    }
+    CHECK_OK(vex_put_rows(lake, str("c"), rows, COUNT, &err));
+    CHECK_OK(vex_flush(lake, str("c"), &err));
+    CHECK_OK(vex_delete(lake, str("c"), ids, 1500, NULL, &err));
+    CHECK_OK(vex_flush(lake, str("c"), &err));
+    CHECK_OK(vex_lake_close(lake, &err));
+    find_file(path, "*deletion_vector*", object);
+    CHECK(unlink(object) == 0);
+    CHECK_OK(vex_lake_open(path, NULL, &lake, &err));
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK_EQ(info.damaged_segment_count, 1);
+    CHECK_EQ(info.segment_row_count, COUNT);
+    CHECK_EQ(info.segment_deleted_count, 1500);
+    CHECK_EQ(info.row_count, COUNT - 1500);
+    vex_error err = {0};
+    result r = {0};
+    CHECK(search_k(lake, "c", vectors[0], 2, 1, true, &r, &err) == VEX_CORRUPT);
+    CHECK(err.message[0] != '\0' && r.batch.release == NULL);
+    CHECK_OK(vex_lake_close(lake, &err));
+    folder_remove(path);
+}
+
 TEST(missing_file) {
     char *path = lake_make();
     char object[512];
@@ -351,4 +393,5 @@ TEST(missing_file) {
 }
 
 TEST_MAIN(RUN(damaged_vector); RUN(damage_anywhere); RUN(index_truncated_while_open);
-          RUN(graph_truncated_while_open); RUN(data_truncated_while_open); RUN(missing_file))
+          RUN(graph_truncated_while_open); RUN(data_truncated_while_open);
+          RUN(lost_deletion_vector); RUN(missing_file))

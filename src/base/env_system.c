@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -33,13 +34,26 @@ typedef struct env_system {
     pthread_t workers[64];
 } env_system;
 
+/* Who asks for the alignment of a huge page (2 MiB on the machines that have vectors' worth of
+ * memory) reads it all over: with small pages each row of a large graph costs a walk through page
+ * tables. The system may refuse; then the pages are small. */
+#define HUGE_PAGE ((size_t)2 << 20)
+
 static void *system_allocate(void *context, size_t alignment, size_t size) {
     (void)context;
     if (alignment <= 16) {
         return malloc(size);
     }
     void *pointer = NULL;
-    return posix_memalign(&pointer, alignment, size) == 0 ? pointer : NULL;
+    if (posix_memalign(&pointer, alignment, size) != 0) {
+        return NULL;
+    }
+#ifdef MADV_HUGEPAGE
+    if (alignment >= HUGE_PAGE) {
+        (void)madvise(pointer, size, MADV_HUGEPAGE);
+    }
+#endif
+    return pointer;
 }
 
 static void system_release(void *context, void *pointer) {

@@ -93,6 +93,7 @@ static void block_distances(const vexi_kernels *kernels, const vexi_query *query
             out[i] = scale_is_safe(inverse_norm)
                          ? 1.0f - out[i] * query->inverse_norm * inverse_norm
                          : NAN; /* compared again below */
+            out[i] = vexi_flat_too_near(query, out[i]) ? NAN : out[i];
         }
     } else if (query->metric == VEX_METRIC_IP) {
         for (size_t i = 0; i < count; i++) {

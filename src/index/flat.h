@@ -10,8 +10,15 @@ typedef struct vexi_query {
     const float *values; /* 64-byte aligned, zero-padded to a multiple of 16; in the arena */
     uint32_t dimension;
     vex_metric metric;
-    float inverse_norm; /* 1/|q|; 0 if |q| is 0 */
+    float inverse_norm;  /* 1/|q|; 0 if |q| is 0 */
+    bool near_in_double; /* see vexi_flat_too_near; the caller's choice, false by init */
 } vexi_query;
+
+/* Whether a float32 cosine distance is so small that it says little: 1 - c of a c near 1 is off by
+ * some 1e-7. Where nobody makes certain afterwards, such rows are compared in double at once. */
+static inline bool vexi_flat_too_near(const vexi_query *query, float distance) {
+    return query->near_in_double && query->metric == VEX_METRIC_COSINE && distance < 1e-3f;
+}
 
 vex_status vexi_query_init(vexi_query *query, vex_metric metric, const float *values,
                            uint32_t dimension, vexi_arena *arena, vex_error *err);

@@ -33,6 +33,13 @@ vexi_graph_layout vexi_graph_layout_of(vex_metric metric, uint32_t dimension, ui
     return layout;
 }
 
+void *vexi_graph_nodes_alloc(const vexi_env *env, size_t size) {
+    if (size < VEXI_GRAPH_HUGE) {
+        return vexi_alloc_aligned(env, size);
+    }
+    return env->allocate(env->context, (size_t)2 << 20, size);
+}
+
 vex_status vexi_graph_query_init(vexi_code_query *query, const vexi_graph *graph,
                                  const vexi_rotation *rotation, const float *values,
                                  vexi_arena *arena, vex_error *err) {

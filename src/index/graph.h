@@ -63,6 +63,12 @@ vex_status vexi_graph_build(const vexi_env *env, const vexi_rotation *rotation,
                             vex_error *err);
 void vexi_graph_deinit(const vexi_env *env, vexi_graph *graph);
 
+/* Memory for nodes: where there are many, aligned so that the system backs it by huge pages. NULL
+ * without memory; vexi_free. */
+void *vexi_graph_nodes_alloc(const vexi_env *env, size_t size);
+/* From so many bytes on vexi_graph_nodes_alloc asks for huge pages. */
+enum { VEXI_GRAPH_HUGE = 32 << 20 };
+
 /* Bytes of memory that building takes at most, the result included. */
 uint64_t vexi_graph_build_size(uint64_t row_count, uint32_t dimension, uint32_t degree);
 

@@ -20,13 +20,15 @@ TEST(rows_without_candidates) {
     uint32_t *entries = calloc(ENTRIES, sizeof *entries);
     float *origin = vexi_alloc_aligned(env, graph.layout.padded * sizeof *origin);
     const float **vectors = calloc(ROWS, sizeof *vectors);
+    float *rotated = calloc((size_t)ROWS * graph.layout.padded, sizeof *rotated);
     vexi_graph_item *lists = calloc((size_t)ROWS * VEXI_GRAPH_LIST, sizeof *lists);
     uint8_t *counts = calloc(ROWS, 1);
     uint32_t *queue = calloc(ROWS, sizeof *queue);
     bool *reached = calloc(ROWS, sizeof *reached);
     vexi_graph_worker workers[2] = {0};
-    CHECK(nodes != NULL && entries != NULL && origin != NULL && vectors != NULL && lists != NULL &&
-          counts != NULL && queue != NULL && reached != NULL && env->thread_count <= 2);
+    CHECK(nodes != NULL && entries != NULL && origin != NULL && vectors != NULL &&
+          rotated != NULL && lists != NULL && counts != NULL && queue != NULL && reached != NULL &&
+          env->thread_count <= 2);
     memset(nodes, 0, ROWS * graph.layout.node_size);
     memset(origin, 0, graph.layout.padded * sizeof *origin);
     for (uint32_t i = 0; i < ENTRIES; i++) {
@@ -59,6 +61,7 @@ TEST(rows_without_candidates) {
                                   .nodes = nodes,
                                   .vectors = vectors,
                                   .origin = origin,
+                                  .rotated = rotated,
                                   .lists = lists,
                                   .list_counts = counts,
                                   .workers = workers,
@@ -86,6 +89,7 @@ TEST(rows_without_candidates) {
     vexi_free(env, origin);
     free(entries);
     free(vectors);
+    free(rotated);
     free(lists);
     free(counts);
     free(queue);

@@ -73,6 +73,7 @@ typedef struct vexi_graph_builder {
     uint64_t seed;
     const float **vectors;    /* row -> its vector in its node */
     float *origin;            /* dimension values, not rotated, padded as a query */
+    float *rotated;           /* row_count x padded: P(x - origin), for codes */
     float *extras;            /* inner product: the added coordinate of each row; NULL otherwise */
     float *squares;           /* inner product: |x|^2 of each row; NULL otherwise */
     vexi_graph_item *lists;   /* row_count x VEXI_GRAPH_LIST */

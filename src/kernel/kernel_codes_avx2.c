@@ -63,7 +63,7 @@ ALWAYS_INLINE __m256i add_lanes(__m256i a, __m256i b) {
 }
 
 /* The sums of a block's 32 rows in order. */
-ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table,
+ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table, bool fetch,
                               __m256i sums[4]) {
     for (size_t first = 0; first < padded; first += FLUSH_DIMENSIONS) {
         size_t end = padded - first < FLUSH_DIMENSIONS ? padded : first + FLUSH_DIMENSIONS;
@@ -71,7 +71,7 @@ ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t
         word_sums words = {{zero, zero}, {zero, zero}};
         for (size_t d = first; d < end; d += 64) {
             UNROLL
-            for (size_t line = 0; line < 4; line++) {
+            for (size_t line = 0; line < 4 && fetch; line++) {
                 _mm_prefetch((const char *)block + 4 * d + 64 * line + PREFETCH_BYTES, _MM_HINT_T0);
             }
             add_64_dimensions(&words, block + 4 * d, table + 4 * d);
@@ -110,7 +110,7 @@ ALWAYS_INLINE void scan(const uint8_t *blocks, size_t block_count, size_t padded
         const uint8_t *block = blocks + b * vexi_code_block_size((uint32_t)padded);
         __m256i sums[4];
         uint32_t mask = 0;
-        block_sums(block, padded, table, sums);
+        block_sums(block, padded, table, true, sums);
         UNROLL
         for (size_t k = 0; k < 4; k++) {
             __m256 bounds = bounds_of(block, padded, k, sums[k], units, bases);
@@ -143,18 +143,28 @@ void vexi_avx2_scan_codes(const uint8_t *blocks, size_t block_count, uint32_t pa
     }
 }
 
-void vexi_avx2_estimate_codes(const uint8_t *blocks, size_t block_count, uint32_t padded,
-                              const uint8_t *table, float unit, float base, float *out) {
+ALWAYS_INLINE void estimate(const uint8_t *blocks, size_t block_count, size_t padded,
+                            const uint8_t *table, float unit, float base, bool fetch, float *out) {
     __m256 units = _mm256_set1_ps(unit), bases = _mm256_set1_ps(base);
     for (size_t b = 0; b < block_count; b++) {
-        const uint8_t *block = blocks + b * vexi_code_block_size(padded);
+        const uint8_t *block = blocks + b * vexi_code_block_size((uint32_t)padded);
         __m256i sums[4];
-        block_sums(block, padded, table, sums);
+        block_sums(block, padded, table, fetch, sums);
         UNROLL
         for (size_t k = 0; k < 4; k++) {
             _mm256_storeu_ps(out + VEXI_CODE_BLOCK_ROWS * b + 8 * k,
                              bounds_of(block, padded, k, sums[k], units, bases));
         }
+    }
+}
+
+/* A node of a graph has a block or two, and what lies behind is of no use. */
+void vexi_avx2_estimate_codes(const uint8_t *blocks, size_t block_count, uint32_t padded,
+                              const uint8_t *table, float unit, float base, float *out) {
+    if (block_count > 2) {
+        estimate(blocks, block_count, padded, table, unit, base, true, out);
+    } else {
+        estimate(blocks, block_count, padded, table, unit, base, false, out);
     }
 }
 

@@ -27,11 +27,14 @@ typedef struct word_sums {
 } word_sums;
 
 /* 64 dimensions: 256 bytes of codes and of the table. */
-ALWAYS_INLINE void add_64_dimensions(word_sums *sums, const uint8_t *codes, const uint8_t *table) {
+ALWAYS_INLINE void add_64_dimensions(word_sums *sums, const uint8_t *codes, const uint8_t *table,
+                                     bool fetch) {
     const __m512i nibble = _mm512_set1_epi8(15);
     UNROLL
     for (size_t k = 0; k < 4; k++) {
-        _mm_prefetch((const char *)codes + 64 * k + PREFETCH_BYTES, _MM_HINT_T0);
+        if (fetch) {
+            _mm_prefetch((const char *)codes + 64 * k + PREFETCH_BYTES, _MM_HINT_T0);
+        }
         __m512i pairs = _mm512_load_si512(codes + 64 * k);
         __m512i entries = _mm512_load_si512(table + 64 * k);
         __m512i low = _mm512_shuffle_epi8(entries, _mm512_and_si512(pairs, nibble));
@@ -50,14 +53,14 @@ ALWAYS_INLINE __m512i add_halves(__m512i a, __m512i b) {
 }
 
 /* The sums of a block's 32 rows in order. */
-ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table,
+ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table, bool fetch,
                               __m512i sums[2]) {
     for (size_t first = 0; first < padded; first += FLUSH_DIMENSIONS) {
         size_t end = padded - first < FLUSH_DIMENSIONS ? padded : first + FLUSH_DIMENSIONS;
         __m512i zero = _mm512_setzero_si512();
         word_sums words = {{zero, zero}, {zero, zero}};
         for (size_t d = first; d < end; d += 64) {
-            add_64_dimensions(&words, block + 4 * d, table + 4 * d);
+            add_64_dimensions(&words, block + 4 * d, table + 4 * d, fetch);
         }
         __m512i odd = add_halves(words.odd[0], words.odd[1]);
         __m512i even =

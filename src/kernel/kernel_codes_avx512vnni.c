@@ -34,7 +34,7 @@ _Alignas(64) static const uint8_t transposition[64] = {
     11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
 
 /* The sums of a block's 32 rows in order. Four steps in two chains of additions each. */
-ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table,
+ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t *table, bool fetch,
                               __m512i sums[2]) {
     const __m512i transpose = _mm512_load_si512(transposition);
     const __m512i nibble = _mm512_set1_epi8(15), ones = _mm512_set1_epi8(1);
@@ -45,7 +45,9 @@ ALWAYS_INLINE void block_sums(const uint8_t *block, size_t padded, const uint8_t
         UNROLL
         for (size_t k = 0; k < 4; k++) {
             const uint8_t *codes = block + 4 * d + 64 * k;
-            _mm_prefetch((const char *)codes + PREFETCH_BYTES, _MM_HINT_T0);
+            if (fetch) {
+                _mm_prefetch((const char *)codes + PREFETCH_BYTES, _MM_HINT_T0);
+            }
             __m512i entries = _mm512_load_si512(table + 4 * d + 64 * k);
             __m512i pairs = _mm512_permutexvar_epi8(transpose, _mm512_load_si512(codes));
             /* 0xea: (a and b) or c */

@@ -129,6 +129,7 @@ static vex_status rows_run(void *argument, vex_error *err) {
             float inverse_norm = 1.0f / sqrtf(square);
             bool safe = scale_is_safe(query->inverse_norm) && scale_is_safe(inverse_norm);
             distance = safe ? 1.0f - distance * query->inverse_norm * inverse_norm : NAN;
+            distance = vexi_flat_too_near(query, distance) ? NAN : distance;
         } else if (query->metric == VEX_METRIC_IP) {
             distance = 0.0f - distance;
         }

@@ -184,6 +184,7 @@ static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) 
         VEX_TRY(vexi_query_init(&unit->queries[q], s->view->schema->metric, values, dimension,
                                 arena, err));
         VEX_TRY(vexi_topk_init(&unit->topks[q], s->pool_count, arena, err));
+        unit->queries[q].near_in_double = !s->certain;
     }
     vexi_scan scan = scan_of(s, unit, unit->queries);
     for (size_t i = 0; i < s->view->source_count; i++) {

@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "base/random.h"
 #include "server/arguments.h"
 #include "server/rows.h"
 #include "server/server_internal.h"
@@ -39,8 +40,7 @@
 /* ---- What searches cost ---------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t hash, uint64_t value) {
-    hash = (hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
-    return hash ^ hash >> 32;
+    return vexi_random_mix(hash ^ value);
 }
 
 static uint64_t key_of(const vexi_search_arguments *arguments) {

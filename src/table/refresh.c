@@ -228,6 +228,9 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
             vexi_segment_release(segment);
             break;
         }
+        if (hash != 0 && deleted == NULL) {
+            vexi_segment_set_deleted_told(segment, add->dv.cardinality);
+        }
         *entry = (table_segment){.segment = segment, .deleted = deleted, .dv_hash = hash};
         count++;
         fresh = true;

@@ -407,3 +407,11 @@ void vexi_segment_length_told(vexi_segment *segment, float length) {
     length = length > 0 ? length : FLT_MIN;
     __atomic_store(&segment->length_max, &length, __ATOMIC_RELAXED);
 }
+
+uint64_t vexi_segment_deleted_told(const vexi_segment *segment) {
+    return __atomic_load_n(&segment->deleted_told, __ATOMIC_RELAXED);
+}
+
+void vexi_segment_set_deleted_told(vexi_segment *segment, uint64_t count) {
+    __atomic_store_n(&segment->deleted_told, count, __ATOMIC_RELAXED);
+}

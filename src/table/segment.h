@@ -13,8 +13,10 @@
 typedef struct vexi_core {
     int references; /* atomic */
     const vexi_env *env;
-    vexi_store *store;    /* destroyed with the core */
-    uint64_t graph_bytes; /* atomic: all graphs that are loaded */
+    vexi_store *store;         /* destroyed with the core */
+    uint64_t graph_bytes;      /* atomic: all graphs that are loaded */
+    uint64_t graph_copy_bytes; /* graphs from this size on are copied when they are loaded; 0:
+                                  VEXI_GRAPH_HUGE. Tests copy small ones. */
 } vexi_core;
 
 vexi_core *vexi_core_retain(vexi_core *core);
@@ -88,6 +90,9 @@ void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_proble
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
+/* Of a damaged segment, which of its rows were deleted is not known: how many, as the log tells. */
+uint64_t vexi_segment_deleted_told(const vexi_segment *segment);
+void vexi_segment_set_deleted_told(vexi_segment *segment, uint64_t count);
 /* Whether it could not be read, which says nothing of its bytes: opening it anew may do. */
 static inline bool vexi_segment_unread(const vexi_segment *segment) {
     return vexi_segment_check(segment, NULL) == VEX_IO;

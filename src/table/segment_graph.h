@@ -33,9 +33,9 @@ const vexi_graph_file *vexi_segment_graph_file(const vexi_segment *segment);
 /* Of the graph in use, 0: none. */
 uint64_t vexi_segment_graph_size_bytes(const vexi_segment *segment);
 
-/* Look for the graph file; map, check and publish it if it fits: all graphs together take at most
- * limit_bytes. Moves the state; VEX_OK also where there is none or no room. A damaged or foreign
- * file is removed unless read_only.
+/* Look for the graph file; map (or copy, where it is large: huge pages), check and publish it if it
+ * fits: all graphs together take at most limit_bytes. Moves the state; VEX_OK also where there is
+ * none or no room. A damaged or foreign file is removed unless read_only.
  *
  * cancel         atomic, not 0 ends with VEX_CANCELLED.
  * rotation_seed  of the collection. */
@@ -53,6 +53,8 @@ vex_status vexi_segment_graph_check(const vexi_segment *segment, vex_error *err)
 /* The same for the file as it lies in the store, in use or not. *found: there is one. */
 vex_status vexi_segment_graph_verify(const vexi_segment *segment, uint64_t rotation_seed,
                                      bool *found, vex_error *err);
+/* Whether the graph in use lies in memory of its own and not in a mapping. */
+bool vexi_segment_graph_copied(const vexi_segment *segment);
 /* Object name in the store; the caller frees it. NULL without memory. */
 char *vexi_segment_graph_name(const vexi_segment *segment);
 /* No search begins to use it any more. */

@@ -233,6 +233,42 @@ TEST(a_graph_of_another_segment_is_refused) {
     end();
 }
 
+/* As large graphs are: walked in a copy, whose mapping is gone; all else as ever. */
+TEST(a_copied_graph) {
+    char names[2][256];
+    filled(VEX_METRIC_L2);
+    settle();
+    CHECK_EQ(graph_files(names), 1);
+    uint64_t size = describe().graph_size_bytes;
+    for (int copied = 1; copied >= 0; copied--) {
+        reopen();
+        lake->core->graph_copy_bytes = copied ? size : size + 1;
+        settle();
+        CHECK_EQ(describe().graph_count, 1);
+        CHECK_EQ(describe().graph_size_bytes, size);
+        CHECK_EQ(lake->core->graph_bytes, size);
+        CHECK_EQ(finding_count(), 0);
+        vexi_table *table = table_of();
+        vexi_view *view;
+        CHECK_OK(vexi_table_view(table, &view, &err));
+        const vexi_segment *segment = view->sources[0].segment;
+        CHECK_EQ(vexi_segment_graph_copied(segment), copied == 1);
+        CHECK_OK(vexi_segment_graph_check(segment, &err));
+        const vexi_graph_file *graph = vexi_source_graph(&view->sources[0]);
+        CHECK(graph != NULL && graph->row_count == ROWS);
+        vexi_view_release(view);
+        vexi_table_release(table);
+    }
+    /* Damage is found in the copy, and the file built anew. */
+    copy(names[0], names[0], size - 5000);
+    reopen();
+    lake->core->graph_copy_bytes = size;
+    settle();
+    CHECK_EQ(describe().graph_count, 1);
+    CHECK_EQ(finding_count(), 0);
+    end();
+}
+
 /* No graph is made, nor missed, of rows that codes cannot judge. */
 TEST(rows_that_no_search_would_walk) {
     static const float scales[] = {0, 1e-20f, 1e20f};
@@ -387,6 +423,6 @@ TEST(stopped_while_it_is_built) {
 
 TEST_MAIN(RUN(built_and_found_again); RUN(damaged_files_are_built_anew);
           RUN(a_graph_of_another_segment_is_refused); RUN(rows_that_no_search_would_walk);
-          RUN(a_retired_graph); RUN(memory_for_graphs);
+          RUN(a_copied_graph); RUN(a_retired_graph); RUN(memory_for_graphs);
           RUN(one_that_fails_does_not_keep_others_waiting); RUN(a_reader_only_loads);
           RUN(stopped_while_it_is_built))

@@ -44,6 +44,7 @@ struct vexi_segment {
 
     float length_max; /* atomic: of the longest vector, or more; 0: nobody looked. See table.h */
 
+    uint64_t deleted_told; /* atomic: see vexi_segment_deleted_told */
     vex_error damage;
     int damage_state; /* atomic: what `damage` holds */
 };

@@ -129,7 +129,12 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
         }
         out->segment_count++;
         out->segment_row_count += source->row_count;
-        out->segment_deleted_count += source->hidden_count;
+        /* What is hidden in a segment whose deletion vector cannot be read, nobody knows; but the
+         * log tells how many rows it deletes. */
+        uint64_t told = source->hidden_count == 0 ? vexi_segment_deleted_told(source->segment) : 0;
+        told = told < source->row_count ? told : source->row_count;
+        out->row_count -= told;
+        out->segment_deleted_count += source->hidden_count + told;
         out->segment_size_bytes += vexi_segment_size_bytes(source->segment);
         out->index_size_bytes += vexi_segment_index_size_bytes(source->segment);
         bool damaged = vexi_segment_check(source->segment, NULL) != VEX_OK;

@@ -13,7 +13,8 @@ static void check(vex_lake *lake, const set *s, const float *queries) {
                 .k = ks[i], .nprobe = effort == 1 ? 1 : 0, .recall = effort == 2 ? 0.8f : 0};
             vex_search_stats stats;
             double recall = set_recall(lake, s, queries, QUERIES, &options, &stats);
-            CHECK(recall >= (effort == 0 ? 0.9 : 0.1));
+            /* Of six answers at k = 1 one may be missed: the aim is an average. */
+            CHECK(recall >= (effort != 0 ? 0.1 : ks[i] == 1 ? 0.8 : 0.9));
         }
     }
 }
@@ -71,6 +72,33 @@ TEST(lengths_out_of_the_ordinary) {
     }
 }
 
+/* Under cosine the distances of near duplicates are what rounding leaves of 1 - c in float32. */
+TEST(near_duplicates) {
+    enum { ROWS = 3000, FLUSHED = 2000, ASKED = 50 };
+    for (int way = 0; way < 3; way++) {
+        set *s = set_create(DIMENSION, ROWS, 1, 1e-4f, 50);
+        float *queries = set_queries(s, ASKED);
+        vex_lake *lake;
+        CHECK_OK(vex_lake_open("mem://", NULL, &lake, &err));
+        create(lake, "c", DIMENSION, VEX_METRIC_COSINE, VEX_INDEX_IVF);
+        set_put(lake, s, 0, FLUSHED);
+        if (way > 0) {
+            CHECK_OK(vex_flush(lake, str("c"), &err));
+        }
+        set_put(lake, s, FLUSHED, ROWS - FLUSHED);
+        if (way > 1) {
+            CHECK_OK(vex_flush(lake, str("c"), &err));
+        }
+        vex_search_options options = {.k = 10};
+        vex_search_stats stats;
+        CHECK(set_recall(lake, s, queries, ASKED, &options, &stats) >= 0.93);
+        CHECK(stats.code_count > 0);
+        CHECK_OK(vex_lake_close(lake, &err));
+        free(queries);
+        set_destroy(s);
+    }
+}
+
 TEST(one_row_segments) {
     enum { ROWS = 12 };
     set *s = set_create(DIMENSION, ROWS, 3, 0.5f, 9);
@@ -93,4 +121,5 @@ TEST(one_row_segments) {
     set_destroy(s);
 }
 
-TEST_MAIN(RUN(repeated_rows); RUN(lengths_out_of_the_ordinary); RUN(one_row_segments))
+TEST_MAIN(RUN(repeated_rows); RUN(lengths_out_of_the_ordinary); RUN(near_duplicates);
+          RUN(one_row_segments))
