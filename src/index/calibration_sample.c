@@ -28,14 +28,14 @@
 #define CHUNK_ROWS    512u
 #define FILTER_ROWS   32u
 #define MEAN_ROWS     1024u
-/* Queries in all: so many for small segments and for large ones, but fewer (in steps) where they
- * would take more than QUERY_COST multiplications, of which a core does some 20 to 40 a nanosecond.
- */
-#define QUERIES_MIN   192u
-#define QUERIES_SMALL 384u
-#define QUERIES_LARGE 768u
+/* Queries in all, but fewer (in steps) where they would take more multiplications, of which a core
+ * does some 20 to 40 a nanosecond: small segments are built often, large ones take long anyway. */
+#define QUERIES_MOST  768u
 #define LARGE_ROWS    (1u << 19)
-#define QUERY_COST    5e11
+#define QUERIES_SMALL 384u
+#define COST_SMALL    6.5e9
+#define QUERIES_LARGE 192u
+#define COST_LARGE    5e11
 #define NEIGHBOUR     10u
 #define MOVE          0.25f
 
@@ -327,7 +327,7 @@ static void perturb(const source *from, float distance, uint64_t *random, float 
  * that rows are moved in. The first `count` queries are answered; their items are scratch here. */
 static float typical_distance(const vexi_calibration_sample *sample, uint32_t count,
                               vex_metric metric) {
-    uint64_t items[QUERIES_LARGE];
+    uint64_t items[QUERIES_MOST];
     size_t near = sample->k < NEIGHBOUR ? sample->k - 1 : NEIGHBOUR - 1;
     for (uint32_t i = 0; i < count; i++) {
         items[i] = item_of(sample->distances[i * sample->k + near], i);
@@ -357,8 +357,9 @@ static void pick_rows(const source *from, uint32_t first, uint32_t count, uint64
 }
 
 static uint32_t query_count_for(uint32_t row_count, uint32_t dimension) {
-    uint32_t count = row_count < LARGE_ROWS ? QUERIES_SMALL : QUERIES_LARGE;
-    while (count > QUERIES_MIN && (double)count * row_count * dimension > QUERY_COST) {
+    uint32_t count = QUERIES_MOST, least = row_count < LARGE_ROWS ? QUERIES_SMALL : QUERIES_LARGE;
+    double cost = row_count < LARGE_ROWS ? COST_SMALL : COST_LARGE;
+    while (count > least && (double)count * row_count * dimension > cost) {
         count -= 2 * BLOCK_QUERIES;
     }
     return count < 2 * (uint64_t)row_count ? count : 2 * row_count;
