@@ -13,7 +13,7 @@
 #define FLAT_ROWS_MAX   4000u
 #define FLAT_SIZE_MAX   (6u << 20)
 #define LIST_COUNT_MAX  65536u
-#define LIST_ROWS       512u
+#define LIST_ROWS       256u
 #define RADIX_COUNT_MAX 4096u
 
 /* Lists by default: sqrt(2 rows), and one for 512 rows where that is more (from 524,288 rows on). A
