@@ -1,9 +1,10 @@
 /* VexLake: a vector lake in one library.
  *
- * A lake is a folder (file://), or later an S3 bucket, that holds collections of rows; a row is an
- * id, a float32 vector and optional attributes, payload and typed columns. Writes are durable when
- * a call returns; searches return the nearest rows as Arrow C Data that stays valid until it is
- * released. Every function may be called from any thread unless it says otherwise.
+ * A lake is a folder (file://), or a prefix of an S3 bucket (to read), that holds collections of
+ * rows; a row is an id, a float32 vector and optional attributes, payload and typed columns. Writes
+ * are durable when a call returns; searches return the nearest rows as Arrow C Data that stays
+ * valid until it is released. Every function may be called from any thread unless it says
+ * otherwise.
  *
  *     vex_lake *lake;
  *     vex_error err;
@@ -235,15 +236,26 @@ typedef struct vex_lake_options {
                                     beyond it are searched by IVF; default half of the memory */
     vex_log_function log; /* called from any thread; default none                           */
     void *log_context;
+    /* s3:// alone. NULL: the AWS environment variables, then the AWS files, tell.  */
+    const char *s3_endpoint; /* e.g. "http://127.0.0.1:8333"; default AWS                       */
+    const char *s3_region;   /* default us-east-1                                               */
+    const char *s3_profile;  /* of the AWS files                                                */
+    const char *s3_access_key;
+    const char *s3_secret_key;
+    const char *s3_session_token;
+    const char *s3_ca_file; /* certificate authorities; default the system's                   */
+    bool s3_insecure;       /* accept any certificate                                          */
+    bool s3_virtual_host;   /* bucket.host/name instead of host/bucket/name                    */
 } vex_lake_options;
 
-/* Open the lake at `uri`: "file:///absolute", "file://relative", a plain path, or "mem://" for a
- * lake in memory. Makes it unless read_only or must_exist; replays the write-ahead log.
+/* Open the lake at `uri`: "file:///absolute", "file://relative", a plain path, "mem://" for a lake
+ * in memory, or "s3://bucket/prefix" for one in a bucket, with read_only. Makes it unless read_only
+ * or must_exist; replays the write-ahead log.
  *
- * VEX_INVALID      the URI or an option.
- * VEX_BUSY         another process holds the lake for writing.
- * VEX_NOT_FOUND    there is no lake and none may be made.
- * VEX_UNSUPPORTED  the lake was made by a newer format version.
+ * VEX_INVALID      the URI or an option; of S3 also what the server says of bucket, keys and
+ * region. VEX_IO           the folder or the S3 server cannot be reached. VEX_BUSY         another
+ * process holds the lake for writing. VEX_NOT_FOUND    there is no lake and none may be made.
+ * VEX_UNSUPPORTED  the lake was made by a newer format version, or is on s3:// and to be written.
  * VEX_CORRUPT      a log record that was acknowledged does not match its checksum. */
 VEX_API VEX_MUST_USE vex_status vex_lake_open(const char *uri, const vex_lake_options *options,
                                               vex_lake **out, vex_error *err);

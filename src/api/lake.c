@@ -12,6 +12,7 @@
 #include "api/api.h"
 #include "base/bytes.h"
 #include "base/guard.h"
+#include "store/s3.h"
 
 enum {
     DEFAULT_SYNC_INTERVAL_MS = 100,
@@ -98,9 +99,12 @@ static bool scheme_is(const char *uri, size_t size, const char *name) {
     return size == strlen(name) && strncasecmp(uri, name, size) == 0;
 }
 
-/* *path: the folder of a lake on disk, taken literally (no percent-decoding); NULL for mem://. */
-static vex_status uri_parse(const char *uri, const char **path, vex_error *err) {
+typedef enum lake_place { PLACE_MEMORY, PLACE_FOLDER, PLACE_S3 } lake_place;
+
+/* *path: the folder of a lake on disk, taken literally (no percent-decoding); NULL elsewhere. */
+static vex_status uri_parse(const char *uri, lake_place *place, const char **path, vex_error *err) {
     *path = NULL;
+    *place = PLACE_MEMORY;
     if (uri == NULL || uri[0] == '\0') {
         return vexi_fail(err, VEX_INVALID, "the lake's URI is empty");
     }
@@ -114,15 +118,17 @@ static vex_status uri_parse(const char *uri, const char **path, vex_error *err) 
         return VEX_OK;
     }
     if (scheme_is(uri, scheme, "s3")) {
-        return vexi_fail(err, VEX_UNSUPPORTED,
-                         "'%s': this version has no S3 store, use a folder (file://)", uri);
+        *place = PLACE_S3;
+        return VEX_OK;
     }
     if (scheme != 0 && !scheme_is(uri, scheme, "file")) {
-        return vexi_fail(err, VEX_INVALID, "'%s': unknown scheme, use file:// or mem://", uri);
+        return vexi_fail(err, VEX_INVALID, "'%s': unknown scheme, use file://, s3:// or mem://",
+                         uri);
     }
     if (rest[0] == '\0') {
         return vexi_fail(err, VEX_INVALID, "'%s' names no folder", uri);
     }
+    *place = PLACE_FOLDER;
     *path = rest;
     return VEX_OK;
 }
@@ -163,9 +169,56 @@ static vex_status config_from_options(const vex_lake_options *options, vexi_lake
     return VEX_OK;
 }
 
-static vex_status store_open(lake_keeper *keeper, const char *path, const vexi_lake_config *config,
-                             vexi_store **out, vex_error *err) {
-    if (path == NULL) {
+/* Server, bucket and keys are tried here, so that what is wrong with them is told by one line. */
+static vex_status s3_open(lake_keeper *keeper, const char *uri, const vex_lake_options *options,
+                          vexi_store **out, vex_error *err) {
+    if (!options->read_only) {
+        return vexi_fail(err, VEX_UNSUPPORTED,
+                         "'%.200s': writing to a lake on S3 is not there yet: open it with "
+                         "--read-only",
+                         uri);
+    }
+    vexi_s3_options s3 = {
+        .size = sizeof s3,
+        .endpoint = options->s3_endpoint,
+        .region = options->s3_region,
+        .profile = options->s3_profile,
+        .access_key = options->s3_access_key,
+        .secret_key = options->s3_secret_key,
+        .session_token = options->s3_session_token,
+        .ca_file = options->s3_ca_file,
+        .insecure = options->s3_insecure,
+        .virtual_host = options->s3_virtual_host,
+    };
+    vexi_s3_settings *settings = vexi_alloc(keeper->env, sizeof *settings);
+    if (settings == NULL) {
+        return vexi_no_memory(err, sizeof *settings);
+    }
+    vexi_store *store = NULL;
+    vex_status status = vexi_s3_settings_load(uri, &s3, vexi_s3_environment, NULL, settings, err);
+    if (status == VEX_OK) {
+        status = vexi_store_s3_create(keeper->env, settings, &store, err);
+    }
+    vexi_s3_settings_wipe(settings);
+    vexi_free(keeper->env, settings);
+    if (status == VEX_OK) {
+        status = vexi_store_s3_check(store, err);
+    }
+    if (status != VEX_OK) {
+        vexi_store_destroy(store);
+        return status;
+    }
+    *out = store;
+    return VEX_OK;
+}
+
+static vex_status store_open(lake_keeper *keeper, lake_place place, const char *uri,
+                             const char *path, const vex_lake_options *options,
+                             const vexi_lake_config *config, vexi_store **out, vex_error *err) {
+    if (place == PLACE_S3) {
+        return s3_open(keeper, uri, options, out, err);
+    }
+    if (place == PLACE_MEMORY) {
         if (config->must_exist || config->read_only) {
             return vexi_fail(err, VEX_NOT_FOUND, "mem:// is always a new lake");
         }
@@ -180,8 +233,9 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
                          vex_error *err) {
     vex_lake_options known;
     vexi_lake_config config;
+    lake_place place;
     const char *path;
-    vexi_store *store;
+    vexi_store *store = NULL;
     lake_keeper *keeper = NULL;
 
     if (out == NULL) {
@@ -190,7 +244,7 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
     *out = NULL;
     VEX_TRY(vexi_options_copy(options, "vex_lake_options", &known, sizeof known, err));
     VEX_TRY(config_from_options(&known, &config, err));
-    VEX_TRY(uri_parse(uri, &path, err));
+    VEX_TRY(uri_parse(uri, &place, &path, err));
     vexi_guard_install();
     VEX_TRY(keeper_create(&known, &keeper, err));
 
@@ -201,7 +255,7 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
         goto done;
     }
     lake->keeper = &keeper->keeper;
-    VEX_TRY_GOTO(status, done, store_open(keeper, path, &config, &store, err));
+    VEX_TRY_GOTO(status, done, store_open(keeper, place, uri, path, &known, &config, &store, err));
     VEX_TRY_GOTO(status, done, vexi_lake_open(keeper->env, store, &config, &lake->lake, err));
     *out = lake;
 done:

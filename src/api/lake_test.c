@@ -14,6 +14,14 @@ TEST(uris) {
     CHECK_FAILS(VEX_INVALID, vex_lake_open("mem://", NULL, NULL, &err));
     CHECK_FAILS(VEX_UNSUPPORTED, vex_lake_open("s3://bucket/lake", NULL, &lake, &err));
     CHECK(vex_lake_open("s3://bucket/lake", NULL, &lake, NULL) == VEX_UNSUPPORTED);
+    vex_lake_options s3 = {.size = sizeof s3,
+                           .read_only = true,
+                           .s3_access_key = "key",
+                           .s3_secret_key = "secret",
+                           .s3_endpoint = "nonsense"};
+    CHECK_FAILS(VEX_INVALID, vex_lake_open("s3://bucket/lake", &s3, &lake, &err));
+    CHECK_FAILS(VEX_INVALID, vex_lake_open("s3://", &s3, &lake, &err));
+    CHECK(lake == NULL);
 
     char *path = folder_create();
     char uri[100];

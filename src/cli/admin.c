@@ -169,9 +169,10 @@ static int run_info(const vexi_cli_command *command, int argc, char **argv) {
 }
 
 static const vexi_cli_option info_options[] = {
-    {"lake", 0, true, "URI", "the lake: a folder or file://..."},
+    {"lake", 0, true, "URI", "the lake: a folder, file://... or s3://bucket/prefix"},
     {"in", 0, false, "NAME", "only this collection"},
     {"json", 0, false, NULL, "print a JSON object per collection"},
+    VEXI_CLI_S3_OPTIONS,
     {0},
 };
 

@@ -371,7 +371,7 @@ static int run_bench(const vexi_cli_command *command, int argc, char **argv) {
 }
 
 static const vexi_cli_option options[] = {
-    {"lake", 0, true, "URI", "the lake: a folder or file://..."},
+    {"lake", 0, true, "URI", "the lake: a folder, file://... or s3://bucket/prefix"},
     {"in", 0, false, "NAME", "the collection; default: default"},
     {"count", 'k', false, "N", "neighbours of each query; default 10"},
     {"queries", 0, false, "N", "queries to make; default 500"},
@@ -380,6 +380,7 @@ static const vexi_cli_option options[] = {
     {"ef", 0, false, "N", "measure only this beam"},
     {"seed", 0, false, "N", "which rows are drawn; default 1"},
     {"json", 0, false, NULL, "print a JSON object per setting"},
+    VEXI_CLI_S3_OPTIONS,
     {0},
 };
 

@@ -43,6 +43,14 @@ vex_status vexi_cli_open(const vexi_cli_arguments *arguments, vexi_cli_access ac
         .log = log_to_stderr,
         .log_context = (void *)(uintptr_t)arguments->command,
     };
+    if (access == VEXI_CLI_READ) {
+        options.s3_endpoint = vexi_cli_value(arguments, "endpoint");
+        options.s3_region = vexi_cli_value(arguments, "region");
+        options.s3_profile = vexi_cli_value(arguments, "profile");
+        options.s3_ca_file = vexi_cli_value(arguments, "ca-file");
+        options.s3_insecure = vexi_cli_flag(arguments, "insecure");
+        options.s3_virtual_host = vexi_cli_flag(arguments, "virtual-host");
+    }
     return vex_lake_open(vexi_cli_value(arguments, "lake"), &options, lake, err);
 }
 

@@ -27,6 +27,17 @@ typedef enum vexi_cli_access { VEXI_CLI_READ, VEXI_CLI_WRITE, VEXI_CLI_MAKE } ve
 vex_status vexi_cli_open(const vexi_cli_arguments *arguments, vexi_cli_access access,
                          vex_lake **lake, vex_error *err);
 
+/* Options of every command that opens a lake to read; they stand last in its table. vexi_cli_open
+ * reads them where `access` is VEXI_CLI_READ. */
+#define VEXI_CLI_S3_OPTIONS                                                                   \
+    {"endpoint", 0, false, "URL", "of s3://: the server; default: AWS_ENDPOINT_URL, AWS"},    \
+        {"region", 0, false, "NAME", "of s3://: the region; default: AWS_REGION, us-east-1"}, \
+        {"profile", 0, false, "NAME", "of s3://: profile of the AWS files"},                  \
+        {"ca-file", 0, false, "FILE", "of s3://: certificate authorities"},                   \
+        {"insecure", 0, false, NULL, "of s3://: accept any certificate"}, {                   \
+        "virtual-host", 0, false, NULL, "of s3://: name the bucket in the host"               \
+    }
+
 /* Close the lake, print the message if `status` or the closing is not VEX_OK, and turn it into an
  * exit status: VEXI_CLI_USAGE for VEX_INVALID with no lake opened, else VEXI_CLI_FAILED. */
 int vexi_cli_end(const vexi_cli_command *command, vex_lake *lake, vex_status status,

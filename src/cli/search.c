@@ -100,7 +100,7 @@ done:
 }
 
 static const vexi_cli_option options[] = {
-    {"lake", 0, true, "URI", "the lake: a folder or file://..."},
+    {"lake", 0, true, "URI", "the lake: a folder, file://... or s3://bucket/prefix"},
     {"in", 0, false, "NAME", "the collection; default: default"},
     {"vector", 0, false, "'[...]'", "the query: numbers split by commas"},
     {"id", 0, false, "ID", "instead: the vector of this row"},
@@ -113,6 +113,7 @@ static const vexi_cli_option options[] = {
     {"partial", 0, false, NULL, "leave out damaged segments instead of failing"},
     {"json", 0, false, NULL, "print a JSON object per row"},
     {"stats", 0, false, NULL, "tell on stderr what the search did"},
+    VEXI_CLI_S3_OPTIONS,
     {0},
 };
 

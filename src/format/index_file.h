@@ -10,6 +10,7 @@
 #ifndef VEXI_FORMAT_INDEX_FILE_H
 #define VEXI_FORMAT_INDEX_FILE_H
 
+#include "base/arena.h"
 #include "base/buffer.h"
 #include "format/row.h"
 #include "format/segment_file.h"
@@ -56,6 +57,10 @@ typedef struct vexi_index_input {
 vex_status vexi_index_write(const vexi_env *env, const vexi_index_input *input, vexi_buffer *out,
                             uint32_t *head_size, uint32_t *head_crc, vex_error *err);
 
+/* Fetches pieces of the file, all of one step together; `arena` holds their bytes. */
+typedef vex_status vexi_index_fetch(void *context, vexi_piece *pieces, size_t count,
+                                    vexi_arena *arena, vex_error *err);
+
 /* An opened index file: pointers into the bytes, which outlive it. Reading is thread-safe. */
 typedef struct vexi_index_file {
     const vexi_env *env;
@@ -90,9 +95,20 @@ typedef struct vexi_index_file {
     uint64_t bulk_offset;         /* of the first block */
     const uint8_t *block_crcs;
     size_t block_count;
-    uint8_t *block_checked; /* one byte a block, atomic: 1 checked */
-    void *memory;           /* given back by deinit */
+    uint8_t *block_checked; /* one byte a block, atomic: a vexi_index_block */
+    /* Set behind vexi_index_open where of `bytes` (writable then) the head alone is there: blocks
+     * are fetched when they are first asked for, and stay. NULL: all bytes are there. */
+    vexi_index_fetch *fetch;
+    void *fetch_context;
+    void *memory; /* given back by deinit */
 } vexi_index_file;
+
+/* Of a block of the bulk. */
+typedef enum vexi_index_block {
+    VEXI_INDEX_BLOCK_UNKNOWN,
+    VEXI_INDEX_BLOCK_CHECKED, /* there, and its checksum matched */
+    VEXI_INDEX_BLOCK_COPYING  /* one thread puts its bytes where they belong */
+} vexi_index_block;
 
 /* Check magic, version, head CRC against the head and against `head_crc` (from the log), bounds of
  * every section against bytes.size. VEX_CORRUPT, VEX_UNSUPPORTED (newer version, element type).
@@ -106,7 +122,16 @@ void vexi_index_close(vexi_index_file *file);
 vex_status vexi_index_check(vexi_index_file *file, uint64_t offset, uint64_t size, vex_error *err);
 /* Whether that was done: the bytes lie in the file. Reads no byte of them. */
 bool vexi_index_checked(const vexi_index_file *file, uint64_t offset, uint64_t size);
-/* Check everything. */
+/* Make the blocks that cover the ranges (offset and size count) be there, all that are missing in
+ * one step, checked. For many places at once: what reads one place fetches what it needs by itself.
+ * Nothing to do where all bytes are there. */
+vex_status vexi_index_need(vexi_index_file *file, const vexi_piece *ranges, size_t count,
+                           vex_error *err);
+/* The same for the checksums of rows' vectors and the places of their ids, and with `ids`, in a
+ * second step, the ids themselves. */
+vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, size_t count, bool ids,
+                                vex_error *err);
+/* Check everything. Blocks that were fetched and checked before are not fetched again. */
 vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err);
 
 /* Id of a row, a pointer into the bytes. */

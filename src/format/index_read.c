@@ -6,9 +6,15 @@
  * block, set after the CRC matched. Two threads may check one block at the same time; both find the
  * same.
  *
+ * Where a store cannot map, `bytes` is memory of the file's size of which the head was filled;
+ * blocks are fetched when they are first needed (index_need.c) and stay, so a segment in use holds
+ * what searches needed of it and no page more.
+ *
  * The CRCs show damage, not intent: a file may be made with any content and valid CRCs. So what
  * the bulk holds (row numbers, id offsets) is compared with its bounds at each use. */
 #include "format/index_internal.h"
+
+enum { CHECK_BLOCKS = 128 }; /* fetched at once when all are checked */
 
 typedef struct head_sections {
     vexi_span known[VEXI_SECTION_KNOWN]; /* by kind; data NULL: not there */
@@ -424,8 +430,14 @@ static vex_status check_block(vexi_index_file *file, size_t block, vex_error *er
                          "index file: bytes %llu to %llu do not match their checksum",
                          (unsigned long long)offset, (unsigned long long)(offset + size - 1));
     }
-    __atomic_store_n(&file->block_checked[block], 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&file->block_checked[block], VEXI_INDEX_BLOCK_CHECKED, __ATOMIC_RELEASE);
     return VEX_OK;
+}
+
+static inline bool block_is_checked(const vexi_index_file *file, uint64_t block) {
+    return __builtin_expect(__atomic_load_n(&file->block_checked[block], __ATOMIC_ACQUIRE) ==
+                                VEXI_INDEX_BLOCK_CHECKED,
+                            1);
 }
 
 /* Bytes of the bulk, size > 0, inside the file. */
@@ -434,8 +446,11 @@ static inline vex_status check_bulk(vexi_index_file *file, uint64_t offset, uint
     size_t block = (size_t)((offset - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE);
     size_t last = (size_t)((offset + size - 1 - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE);
     for (; block <= last; block++) {
-        if (__builtin_expect(__atomic_load_n(&file->block_checked[block], __ATOMIC_ACQUIRE) == 0,
-                             0)) {
+        if (!block_is_checked(file, block)) {
+            if (file->fetch != NULL) {
+                vexi_piece range = {.offset = offset, .size = (size_t)size};
+                return vexi_index_need(file, &range, 1, err);
+            }
             VEX_TRY(check_block(file, block, err));
         }
     }
@@ -462,7 +477,7 @@ bool vexi_index_checked(const vexi_index_file *file, uint64_t offset, uint64_t s
     uint64_t block = (offset - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE;
     uint64_t last = (offset + size - 1 - file->bulk_offset) / VEXI_INDEX_BLOCK_SIZE;
     for (; block <= last; block++) {
-        if (__atomic_load_n(&file->block_checked[block], __ATOMIC_ACQUIRE) == 0) {
+        if (!block_is_checked(file, block)) {
             return false;
         }
     }
@@ -473,6 +488,13 @@ vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err) {
     if (vexi_index_head_crc(file->bytes.data, file->head_size) !=
         vexi_get_u32(file->bytes.data + VEXI_HEAD_CRC)) {
         return corrupt(err, "the head does not match its checksum");
+    }
+    for (size_t block = 0; block < file->block_count; block += CHECK_BLOCKS) {
+        uint64_t offset = file->bulk_offset + (uint64_t)block * VEXI_INDEX_BLOCK_SIZE;
+        uint64_t rest = file->bytes.size - offset;
+        uint64_t most = (uint64_t)CHECK_BLOCKS * VEXI_INDEX_BLOCK_SIZE;
+        vexi_piece range = {.offset = offset, .size = (size_t)(rest < most ? rest : most)};
+        VEX_TRY(vexi_index_need(file, &range, 1, err));
     }
     for (size_t block = 0; block < file->block_count; block++) {
         VEX_TRY(check_block(file, block, err));

@@ -186,11 +186,40 @@ static vex_status id_copy_run(void *argument, vex_error *err) {
     return VEX_OK;
 }
 
+/* Where sources are remote: the ids of one together, instead of one after the other. */
+static vex_status ids_need(vexi_refining *r, const candidate *items, size_t count, vex_error *err) {
+    const vexi_view *view = r->view;
+    uint64_t *rows = NULL;
+    vex_status status = VEX_OK;
+    for (uint32_t s = 0; s < view->source_count && status == VEX_OK; s++) {
+        if (!vexi_source_is_remote(&view->sources[s])) {
+            continue;
+        }
+        rows = rows != NULL ? rows : vexi_alloc_array(r->work->env, count + 1, sizeof *rows);
+        if (rows == NULL) {
+            return vexi_no_memory(err, count * sizeof *rows);
+        }
+        size_t part = 0;
+        for (size_t i = 0; i < count; i++) {
+            if (items[i].place.source == s) {
+                rows[part++] = items[i].place.row;
+            }
+        }
+        status = vexi_source_ids_need(&view->sources[s], rows, part, err);
+        if (status != VEX_OK) {
+            r->failed_source = s;
+        }
+    }
+    vexi_free(r->work->env, rows);
+    return status;
+}
+
 /* Ids of the candidates, copied to the arena. */
 static vex_status ids_copy(vexi_refining *r, candidate *items, size_t count, vexi_arena *arena,
                            vex_error *err) {
     id_job job = {.view = r->view, .items = items, .count = count};
     size_t total = 0;
+    VEX_TRY(ids_need(r, items, count, err));
     vex_status status = vexi_guard_run(id_find_run, &job, "index file", err);
     if (status == VEX_OK) {
         for (size_t i = 0; i < count; i++) {

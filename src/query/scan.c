@@ -22,7 +22,9 @@ enum {
     BATCH_ROWS = 64,        /* rows anywhere, compared at once at most */
     BATCH_ROWS_LATER = 16,  /* once there are enough candidates to have a limit */
     LIMIT_K_MAX = 64,       /* up to here the limit is the k-th distance itself */
-    ROWS_CHUNK = 8192       /* rows gathered at once where few live */
+    REMOTE_ROWS = 1024,     /* fetched at once of a store */
+    REMOTE_ROWS_FIRST = 256,
+    ROWS_CHUNK = 8192 /* rows gathered at once where few live */
 };
 
 /* ---- Ranges ---------------------------------------------------------------------------------- */
@@ -190,11 +192,48 @@ float vexi_scan_limit(const vexi_scan *scan, uint32_t query, float to_scan) {
     return isnan(limit) ? INFINITY : limit;
 }
 
+/* The pool where a step to the store costs more than a vector: what passes the limit is fetched
+ * together, at most REMOTE_ROWS; fewer, the best, while there is no limit. */
+static vex_status scan_pool_remote(vexi_scan *scan, uint32_t source, uint32_t query, float to_scan,
+                                   const vexi_code_pool *pool, vex_error *err) {
+    const vexi_source *from = &scan->view->sources[source];
+    vexi_arena *arena = &scan->scratch->work;
+    uint64_t *rows = vexi_arena_array(arena, REMOTE_ROWS, sizeof *rows);
+    const uint8_t **vectors = vexi_arena_array(arena, REMOTE_ROWS, sizeof *vectors);
+    if (rows == NULL || vectors == NULL) {
+        return vexi_no_memory(err, REMOTE_ROWS * sizeof *rows);
+    }
+    for (uint32_t i = 0; i < pool->count;) {
+        size_t count = 0;
+        float limit = vexi_scan_limit(scan, query, to_scan);
+        size_t most = isinf(limit) ? REMOTE_ROWS_FIRST : REMOTE_ROWS;
+        for (; i < pool->count && count < most; i++) {
+            if (!(pool->items[i].bound > limit)) {
+                rows[count++] = pool->items[i].row;
+            }
+        }
+        VEX_TRY(vexi_source_vectors(from, rows, count, arena, vectors, err));
+        for (size_t first = 0; first < count; first += BATCH_ROWS) {
+            size_t part = count - first < BATCH_ROWS ? count - first : BATCH_ROWS;
+            rows_job job = {&scan->queries[query], &scan->topks[query], source,
+                            rows + first,          vectors + first,     part};
+            VEX_TRY(vexi_guard_run(rows_run, &job, vexi_source_name(from), err));
+        }
+        scan->stats.row_count += count;
+    }
+    return VEX_OK;
+}
+
 vex_status vexi_scan_pool(vexi_scan *scan, uint32_t source, uint32_t query, float to_scan,
                           vexi_code_pool *pool, vex_error *err) {
     const vexi_topk *topk = &scan->topks[query];
     uint64_t rows[BATCH_ROWS];
     vexi_code_pool_sort(pool);
+    if (vexi_source_is_remote(&scan->view->sources[source])) {
+        VEX_TRY(scan_pool_remote(scan, source, query, to_scan, pool, err));
+        pool->count = 0;
+        return VEX_OK;
+    }
     for (uint32_t i = 0; i < pool->count;) {
         uint32_t wanted = topk->count < scan->request->k ? scan->request->k - topk->count : 0;
         wanted = wanted < BATCH_ROWS_LATER ? BATCH_ROWS_LATER

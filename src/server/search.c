@@ -15,7 +15,8 @@
  *  3. what returns columns, for those are read from storage;
  *  4. what follows a search that met damage, for the engine may be mending;
  *  5. what a client asks right behind searches that the loop has just made for it, so that nobody
- *     keeps the loop.
+ *     keeps the loop;
+ *  6. all of a lake on S3, whose server may not answer.
  * When searches become longer, say because their pages have left the memory, a few of them, or one
  * of several milliseconds, delay other clients before the average tells; from then on workers make
  * them. Wall time is what counts here, as it is what others wait for; so on a machine that is busy
@@ -182,7 +183,7 @@ static vexi_run *next_job(vexi_server *server, vexi_run **queue) {
 }
 
 void vexi_search_dispatch(vexi_server *server) {
-    bool on_loop = true;
+    bool on_loop = !server->lake_is_remote;
     while (server->searches != NULL) {
         vexi_run *queue = server->searches;
         server->searches = server->searches_last = NULL;

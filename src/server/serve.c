@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -118,6 +119,11 @@ static void fit_client_max(vexi_server *server) {
     }
 }
 
+/* NULL for a setting that says nothing. */
+static const char *given(const char *text) {
+    return text[0] == '\0' ? NULL : text;
+}
+
 static vex_status open_lake(vexi_server *server, vex_error *err) {
     const vexi_settings *settings = &server->settings;
     vex_lake_options options = {.size = sizeof options,
@@ -130,7 +136,14 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .graph_memory_bytes = settings->graph_memory_bytes,
                                 .thread_count = (uint32_t)settings->thread_count,
                                 .log = vexi_log_engine,
-                                .log_context = &server->log};
+                                .log_context = &server->log,
+                                .s3_endpoint = given(settings->s3_endpoint),
+                                .s3_region = given(settings->s3_region),
+                                .s3_profile = given(settings->s3_profile),
+                                .s3_ca_file = given(settings->s3_ca_file),
+                                .s3_insecure = settings->s3_insecure != 0,
+                                .s3_virtual_host = settings->s3_virtual_host != 0};
+    server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }
 

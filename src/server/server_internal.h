@@ -256,6 +256,7 @@ struct vexi_server {
     vexi_write_queue *write_queues;
     vexi_run *searches; /* begun in this turn, in order, by queue_next */
     vexi_run *searches_last;
+    bool lake_is_remote;   /* searches wait for a network: never on the loop */
     uint64_t searching_ns; /* expected of the search jobs that workers have */
     vexi_search_cost search_costs[VEXI_SEARCH_COSTS];
     uint64_t collection_changes[VEXI_SEARCH_COSTS]; /* by hash of the name */

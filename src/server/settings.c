@@ -35,7 +35,21 @@ typedef struct setting {
 
 static const setting table[] = {
     {"lake", SETTING_TEXT, AT(lake), "URI", "./lake", 0, 0, NULL,
-     "The lake: a folder, file://... or mem://."},
+     "The lake: a folder, file://..., mem:// or, with read-only, s3://bucket/prefix. Keys for S3 "
+     "come from the AWS environment variables or the AWS files."},
+    {"endpoint", SETTING_TEXT, AT(s3_endpoint), "URL", "", 0, 0, NULL,
+     "Of s3://: the server, e.g. http://127.0.0.1:8333. Empty: AWS_ENDPOINT_URL, the profile, "
+     "AWS."},
+    {"region", SETTING_TEXT, AT(s3_region), "NAME", "", 0, 0, NULL,
+     "Of s3://: the region. Empty: AWS_REGION, the profile, us-east-1."},
+    {"profile", SETTING_TEXT, AT(s3_profile), "NAME", "", 0, 0, NULL,
+     "Of s3://: profile of the AWS files. Empty: AWS_PROFILE, default."},
+    {"ca-file", SETTING_TEXT, AT(s3_ca_file), "FILE", "", 0, 0, NULL,
+     "Of s3://: certificate authorities. Empty: AWS_CA_BUNDLE, the profile, the system's."},
+    {"insecure", SETTING_SWITCH, AT(s3_insecure), "", "no", 0, 1, NULL,
+     "Of s3://: accept any certificate."},
+    {"virtual-host", SETTING_SWITCH, AT(s3_virtual_host), "", "no", 0, 1, NULL,
+     "Of s3://: name the bucket in the host (bucket.host/name) instead of the path."},
     {"bind", SETTING_TEXT, AT(bind), "ADDRESS", "127.0.0.1", 0, 0, NULL,
      "Address to listen on. One that is not loopback needs --requirepass."},
     {"port", SETTING_NUMBER, AT(port), "N", "6390", 0, 65535, NULL,

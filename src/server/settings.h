@@ -13,6 +13,12 @@ typedef struct vexi_settings {
     char bind[VEXI_TEXT_SETTING_SIZE];
     char requirepass[VEXI_TEXT_SETTING_SIZE];
     char config[VEXI_TEXT_SETTING_SIZE];
+    char s3_endpoint[VEXI_TEXT_SETTING_SIZE];
+    char s3_region[VEXI_TEXT_SETTING_SIZE];
+    char s3_profile[VEXI_TEXT_SETTING_SIZE];
+    char s3_ca_file[VEXI_TEXT_SETTING_SIZE];
+    uint64_t s3_insecure;
+    uint64_t s3_virtual_host;
     char import_dirs[VEXI_IMPORT_DIRS_MAX][VEXI_TEXT_SETTING_SIZE];
     uint64_t import_dir_count;
     uint64_t port;

@@ -120,6 +120,14 @@ static vex_status log_file_read(recovery *r, log_file *file, uint64_t limit, vex
     if ((vexi_store_flags(store) & VEXI_STORE_CAN_MAP) != 0) {
         VEX_TRY(vexi_store_map(store, file->name, mapping, err));
         *out = vexi_span_of(mapping->data, mapping->size);
+    } else if (limit < file->size) {
+        uint8_t *bytes = vexi_arena_alloc(&r->arena, (size_t)limit);
+        if (bytes == NULL) {
+            return vexi_no_memory(err, (size_t)limit);
+        }
+        vexi_range range = {.offset = 0, .size = (size_t)limit, .target = bytes};
+        VEX_TRY(vexi_store_get(store, file->name, &range, 1, err));
+        *out = vexi_span_of(bytes, (size_t)limit);
     } else {
         VEX_TRY(vexi_store_get_all(store, file->name, LOG_FILE_SIZE_MAX, &r->arena, out, err));
     }
@@ -548,7 +556,8 @@ vex_status lake_recover(vexi_lake *lake, vex_error *err) {
         bool again;
         vex_status status = recover_once(&r, &again, err);
         vexi_arena_deinit(&r.arena);
-        bool moved = again || status == VEX_NOT_FOUND || status == VEX_CORRUPT;
+        bool moved = again || status == VEX_NOT_FOUND || status == VEX_CORRUPT ||
+                     status == VEX_CONFLICT; /* an S3 object that grew while it was read */
         if (!read_only || !moved || attempt == READ_ONLY_ATTEMPTS) {
             if (status == VEX_OK && again) {
                 return vexi_fail(err, VEX_CONFLICT,

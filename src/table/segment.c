@@ -78,6 +78,40 @@ static void codes_check(vexi_segment *segment, const vexi_schema *schema) {
     }
 }
 
+static vex_status index_fetch(void *context, vexi_piece *pieces, size_t count, vexi_arena *arena,
+                              vex_error *err) {
+    return vexi_object_fetch(context, pieces, count, arena, err);
+}
+
+/* Bytes of the index file: the mapping, or memory of its size with the head in it. */
+static vex_status index_bytes(vexi_segment *segment, uint32_t head_size, vexi_span *out,
+                              vex_error *err) {
+    enum { HEAD_LEAST = 4096 }; /* whatever the log says, the fixed header is there */
+    vexi_object *object = &segment->index_object;
+    if (object->mapping.data != NULL || object->size_bytes == 0) {
+        *out = vexi_span_of(object->mapping.data, object->mapping.size);
+        return VEX_OK;
+    }
+    const vexi_env *env = segment->core->env;
+    size_t size = (size_t)object->size_bytes;
+    /* Not touched before a block is there, so it takes no more memory than what was fetched. */
+    segment->index_bytes = vexi_alloc_aligned(env, size);
+    if (segment->index_bytes == NULL) {
+        return vexi_no_memory(err, size);
+    }
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    size_t head = head_size < HEAD_LEAST ? HEAD_LEAST : head_size;
+    vexi_piece piece = {.offset = 0, .size = head < size ? head : size};
+    vex_status status = vexi_object_fetch(object, &piece, 1, &arena, err);
+    if (status == VEX_OK) {
+        memcpy(segment->index_bytes, piece.data, piece.size);
+    }
+    vexi_arena_deinit(&arena);
+    *out = vexi_span_of(segment->index_bytes, size);
+    return status;
+}
+
 static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema, const char *folder,
                                const vexi_delta_add *add, vex_error *err) {
     const vexi_env *env = segment->core->env;
@@ -89,8 +123,7 @@ static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema,
                                          &segment->index_object, err);
     open_job job = {.segment = segment, .add = add};
     if (status == VEX_OK) {
-        status =
-            vexi_segment_object_bytes(&segment->index_object, &segment->arena, &job.bytes, err);
+        status = index_bytes(segment, add->index.head_size, &job.bytes, err);
     }
     if (status == VEX_OK) {
         /* Opening allocates before it reads far; a fault in between is a leak of one small block in
@@ -100,6 +133,10 @@ static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema,
             (void)vexi_prefix(err, status, "%s", index_name);
         } else {
             segment->indexed = true;
+            if (segment->index_bytes != NULL) {
+                segment->index.fetch = index_fetch;
+                segment->index.fetch_context = &segment->index_object;
+            }
         }
     }
     vexi_free(env, index_name);
@@ -325,12 +362,17 @@ void vexi_segment_release(vexi_segment *segment) {
     vexi_object_close(&segment->index_object);
     vexi_object_close(&segment->data);
     vexi_arena_deinit(&segment->arena);
+    vexi_free(env, segment->index_bytes);
     vexi_free(env, segment->checked);
     vexi_free(env, segment->path);
     vexi_free(env, segment->object_name);
     vexi_core *core = segment->core;
     vexi_free(env, segment);
     vexi_core_release(core);
+}
+
+bool vexi_segment_is_remote(const vexi_segment *segment) {
+    return segment->index.fetch != NULL;
 }
 
 const char *vexi_segment_path(const vexi_segment *segment) {

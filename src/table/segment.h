@@ -1,9 +1,10 @@
 /* Segment: one immutable data file of a table, opened for reading.
  *
  * Ours has an index file beside it: ids, id table, vector checksums, lists are read from there, and
- * vectors by address from the Parquet file. A foreign one (written by another engine, no index) is
- * decoded into memory when it is opened and searched exactly. One that cannot be read is `damaged`:
- * it keeps its place, every read of it fails with what is wrong, and the other segments go on. */
+ * vectors by address from the Parquet file (or by ranges, where the store cannot map). A foreign
+ * one (written by another engine, no index) is decoded into memory when it is opened and searched
+ * exactly. One that cannot be read is `damaged`: it keeps its place, every read of it fails with
+ * what is wrong, and the other segments go on. */
 #ifndef VEXI_TABLE_SEGMENT_H
 #define VEXI_TABLE_SEGMENT_H
 
@@ -73,6 +74,8 @@ uint64_t vexi_segment_size_bytes(const vexi_segment *segment);
 uint64_t vexi_segment_index_size_bytes(const vexi_segment *segment);
 /* Decoded in memory and searched exactly: another engine's, or opened plain. */
 bool vexi_segment_is_foreign(const vexi_segment *segment);
+/* Ours, in a store that cannot map: what is read of it is fetched. */
+bool vexi_segment_is_remote(const vexi_segment *segment);
 /* What its index file is: flat or IVF; auto where it has none in use. */
 vex_index_kind vexi_segment_index_kind(const vexi_segment *segment);
 /* Whether the index file failed a checksum, when it was opened or since: a VEX_CORRUPT of this
@@ -101,6 +104,10 @@ static inline bool vexi_segment_unread(const vexi_segment *segment) {
 vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash, bool *found,
                              uint64_t *row, vex_error *err);
 vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err);
+/* Fetch in two steps what vexi_segment_id reads of these rows; nothing to do where the file is
+ * mapped. */
+vex_status vexi_segment_ids_need(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                 vex_error *err);
 vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
                              size_t range_count, vexi_arena *arena, vexi_run **runs,
                              size_t *run_count, vex_error *err);

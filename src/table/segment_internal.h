@@ -18,6 +18,7 @@ struct vexi_segment {
     vexi_object data;
     vexi_object index_object;
     vexi_index_file index; /* set unless foreign or damaged */
+    uint8_t *index_bytes;  /* where the store cannot map: see vexi_index_file.fetch */
     bool indexed;
     int index_damaged; /* atomic: its bytes proved damaged after it was opened */
     uint64_t *checked; /* ours: a bit per row whose vector's checksum was compared; atomic words */

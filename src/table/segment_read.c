@@ -1,5 +1,9 @@
 /* Segments: ids, vectors and cells. Mapped memory is read inside a SIGBUS guard, and a vector's
- * checksum is compared once per opening. */
+ * checksum is compared once per opening.
+ *
+ * Where the store cannot map, vectors and pages are fetched for each call, all pieces of a call
+ * together, and every vector that arrived is compared with its checksum; what a call needs of the
+ * index file is asked for in one step before it is read place by place, and stays. */
 #include "base/bitmap.h"
 #include "base/checksum.h"
 #include "base/guard.h"
@@ -19,7 +23,7 @@ static vex_status index_run(vexi_segment *segment,
                             vex_status (*function)(void *argument, vex_error *err), void *argument,
                             vex_error *err) {
     vex_status status = vexi_guard_run(function, argument, segment->index_object.name, err);
-    if (status == VEX_IO) {
+    if (status == VEX_IO && segment->index_object.mapping.data != NULL) {
         __atomic_store_n(&segment->index_damaged, 1, __ATOMIC_RELAXED);
         return vexi_fail(err, VEX_CORRUPT, "%s: cannot be read where it is mapped: it was cut",
                          segment->index_object.name);
@@ -75,12 +79,29 @@ vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out,
     return index_says(segment, err, vexi_index_id(&segment->index, row, out, err));
 }
 
+vex_status vexi_segment_ids_need(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                 vex_error *err) {
+    VEX_TRY(vexi_segment_check(segment, err));
+    return segment->foreign
+               ? VEX_OK
+               : index_says(segment, err,
+                            vexi_index_need_rows(&segment->index, rows, count, true, err));
+}
+
 /* ---- Vectors ----------------------------------------------------------------------------------
  */
+
+/* Whether what was compared once is the same bytes still. */
+static bool data_stays(const vexi_segment *segment) {
+    return segment->data.mapping.data != NULL;
+}
 
 /* Whether the checksums of rows first .. first + count - 1 were compared: a word at a time. */
 static bool rows_checked(const vexi_segment *segment, uint64_t first, uint64_t count) {
     uint64_t end = first + count;
+    if (!data_stays(segment)) {
+        return count == 0;
+    }
     while (first < end) {
         uint64_t bits = 64 - first % 64 < end - first ? 64 - first % 64 : end - first;
         uint64_t mask = (bits == 64 ? UINT64_MAX : ((uint64_t)1 << bits) - 1) << (first % 64);
@@ -94,7 +115,8 @@ static bool rows_checked(const vexi_segment *segment, uint64_t first, uint64_t c
 }
 
 static bool row_checked(const vexi_segment *segment, uint64_t row) {
-    return (__atomic_load_n(&segment->checked[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1u) != 0;
+    return data_stays(segment) &&
+           (__atomic_load_n(&segment->checked[row / 64], __ATOMIC_RELAXED) >> (row % 64) & 1u) != 0;
 }
 
 /* Compare the checksums of rows whose vectors lie side by side, those that were not compared yet.
@@ -197,6 +219,29 @@ static uint32_t group_of(const vexi_segment_layout *layout, uint64_t row) {
     return low;
 }
 
+/* What checking runs reads of the index file. */
+static vex_status runs_need(vexi_segment *segment, const vexi_run *runs, size_t count,
+                            vexi_arena *arena, vex_error *err) {
+    vexi_index_file *index = &segment->index;
+    if (index->fetch == NULL || count == 0) {
+        return VEX_OK;
+    }
+    vexi_piece *ranges = vexi_arena_array(arena, 2 * count, sizeof *ranges);
+    if (ranges == NULL) {
+        return vexi_no_memory(err, 2 * count * sizeof *ranges);
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t at = 4 * runs[i].first_row;
+        size_t size = 4 * (size_t)runs[i].count;
+        ranges[n++] = (vexi_piece){.offset = index->crcs_offset + at, .size = size};
+        if (segment->metric == VEX_METRIC_COSINE) {
+            ranges[n++] = (vexi_piece){.offset = index->norms_offset + at, .size = size};
+        }
+    }
+    return index_says(segment, err, vexi_index_need(index, ranges, n, err));
+}
+
 vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
                              size_t range_count, vexi_arena *arena, vexi_run **runs,
                              size_t *run_count, vex_error *err) {
@@ -242,6 +287,7 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
         }
     }
     VEX_TRY(vexi_object_fetch(&segment->data, pieces, n, arena, err));
+    VEX_TRY(runs_need(segment, out, n, arena, err));
     for (size_t i = 0; i < n; i++) {
         out[i].vectors = pieces[i].data;
     }
@@ -322,6 +368,8 @@ vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, siz
     }
     if (mapped == NULL && count > 0) {
         VEX_TRY(vectors_fetch(segment, rows, count, arena, out, err));
+        VEX_TRY(index_says(segment, err,
+                           vexi_index_need_rows(&segment->index, rows, count, false, err)));
     }
     if (checked) {
         return VEX_OK;
@@ -354,7 +402,6 @@ static vex_status lists_guarded(void *argument, vex_error *err) {
 
 vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size_t count,
                               vexi_arena *arena, const uint8_t **out, vex_error *err) {
-    (void)arena; /* an index file is in memory as a whole: mapped, or read when it was opened */
     VEX_TRY(vexi_segment_check(segment, err));
     vexi_index_file *index = &segment->index;
     VEX_ASSERT(segment->indexed && index->code_bits != 0);
@@ -370,6 +417,18 @@ vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size
     }
     if (checked) {
         return VEX_OK;
+    }
+    if (index->fetch != NULL) {
+        vexi_piece *ranges = vexi_arena_array(arena, count, sizeof *ranges);
+        if (ranges == NULL) {
+            return vexi_no_memory(err, count * sizeof *ranges);
+        }
+        for (size_t i = 0; i < count; i++) {
+            const uint64_t *at = &index->code_offsets[lists[i]];
+            ranges[i] = (vexi_piece){.offset = index->codes_offset + at[0],
+                                     .size = (size_t)(at[1] - at[0])};
+        }
+        return index_says(segment, err, vexi_index_need(index, ranges, count, err));
     }
     lists_job job = {.segment = segment, .lists = lists, .count = count};
     return index_run(segment, lists_guarded, &job, err);
@@ -401,7 +460,7 @@ static vex_status touch_guarded(void *argument, vex_error *err) {
 }
 
 bool vexi_segment_index_cut(vexi_segment *segment) {
-    if (!segment->indexed) {
+    if (!segment->indexed || segment->index_object.mapping.data == NULL) {
         return false;
     }
     vexi_piece piece = {.data = segment->index.bytes.data, .size = segment->index.bytes.size};

@@ -136,6 +136,12 @@ void vexi_memtable_release(vexi_memtable *memtable);
 /* Id of a row; valid as long as the view. */
 vex_status vexi_source_id(const vexi_source *source, uint64_t row, vex_string *out, vex_error *err);
 
+/* Whether reading the source means requests to a store, so that few large steps count. */
+bool vexi_source_is_remote(const vexi_source *source);
+/* Fetch what vexi_source_id reads of these rows, in few steps. Optional. */
+vex_status vexi_source_ids_need(const vexi_source *source, const uint64_t *rows, size_t count,
+                                vex_error *err);
+
 /* Runs of vectors that cover rows first_row .. first_row + count - 1, in the arena, checked against
  * their checksums (once per mapping). Vectors are valid as long as the view or the arena.
  * Several ranges of rows are fetched together. */

@@ -477,6 +477,16 @@ vex_status vexi_source_id(const vexi_source *source, uint64_t row, vex_string *o
     return vexi_segment_id(source->segment, row, out, err);
 }
 
+bool vexi_source_is_remote(const vexi_source *source) {
+    return source->segment != NULL && vexi_segment_is_remote(source->segment);
+}
+
+vex_status vexi_source_ids_need(const vexi_source *source, const uint64_t *rows, size_t count,
+                                vex_error *err) {
+    return source->segment == NULL ? VEX_OK
+                                   : vexi_segment_ids_need(source->segment, rows, count, err);
+}
+
 vex_status vexi_source_runs(const vexi_source *source, const vexi_row_range *ranges,
                             size_t range_count, vexi_arena *arena, vexi_run **runs,
                             size_t *run_count, vex_error *err) {

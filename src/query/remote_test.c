@@ -1,0 +1,368 @@
+/* A lake read through a store that cannot map answers what a mapped one answers, in few steps. */
+#include <unistd.h>
+
+#include "query/query.h"
+
+#include "check.h"
+#include "store/test_ranges_store.h"
+
+enum { ROWS = 3000, ROWS_FIRST = 2000, DIMENSION = 24, K = 10, QUERIES = 20 };
+
+static const vexi_schema_column columns[2] = {{{"n", 1}, VEX_TYPE_INT64},
+                                              {{"s", 1}, VEX_TYPE_STRING}};
+
+typedef struct shape {
+    const char *name;
+    vex_metric metric;
+    vex_index_kind index;
+    uint32_t bits;
+} shape;
+
+static const shape shapes[] = {
+    {"flat", VEX_METRIC_L2, VEX_INDEX_FLAT, 4},
+    {"ivf", VEX_METRIC_L2, VEX_INDEX_IVF, 4},
+    {"ivf-cosine", VEX_METRIC_COSINE, VEX_INDEX_IVF, 8},
+    {"ivf-ip-1", VEX_METRIC_IP, VEX_INDEX_IVF, 1},
+    {"graph", VEX_METRIC_L2, VEX_INDEX_HNSW, 4},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+typedef struct fixture {
+    vexi_keeper keeper;
+    vexi_store *store; /* the writer's, which owns it */
+    vexi_lake *writer;
+    vex_test_ranges *ranges; /* the reader's */
+    vexi_lake *reader;
+    float vectors[ROWS][DIMENSION];
+} fixture;
+
+static void no_destroy(vexi_keeper *keeper) {
+    (void)keeper;
+}
+
+static const vexi_lake_config config = {
+    .durability = VEX_DURABILITY_ALWAYS,
+    .sync_interval_ms = 100,
+    .flush_interval_ms = 3600000,
+    .flush_size_bytes = 1 << 30,
+    .memory_limit_bytes = 1 << 30,
+    .graph_memory_bytes = 1 << 30,
+    .segment_size_bytes = 1 << 26,
+    .log_size_bytes = 1 << 26,
+};
+
+typedef struct stored_row {
+    char id[16], text[16];
+    vexi_cell cells[2];
+} stored_row;
+
+/* Rows first .. first + count - 1 under those numbers, their vectors side by side. */
+static void put(vexi_table *table, int first, int count, const float *vectors) {
+    stored_row *stored = calloc((size_t)count, sizeof *stored);
+    vexi_row *rows = calloc((size_t)count, sizeof *rows);
+    CHECK(stored != NULL && rows != NULL);
+    for (int i = 0; i < count; i++) {
+        stored_row *one = &stored[i];
+        int row = first + i;
+        size_t id_size = (size_t)snprintf(one->id, sizeof one->id, "row-%d", row);
+        size_t text_size = (size_t)snprintf(one->text, sizeof one->text, "text %d", row);
+        one->cells[0].as.int64 = row;
+        one->cells[1] = (vexi_cell){.is_null = row % 3 == 0, .as.string = {one->text, text_size}};
+        rows[i] = (vexi_row){.id = {one->id, id_size},
+                             .vector = vectors + (size_t)i * DIMENSION,
+                             .cells = one->cells};
+    }
+    CHECK_OK(vexi_table_put(table, rows, (size_t)count, &err));
+    free(rows);
+    free(stored);
+}
+
+static vexi_table *table_of(vexi_lake *lake, const char *name) {
+    vexi_table *table;
+    CHECK_OK(vexi_lake_table(lake, vexi_string_of(name), &table, &err));
+    return table;
+}
+
+static void reader_open(fixture *f, uint32_t refresh_interval_ms) {
+    vexi_lake_config reading = config;
+    reading.read_only = true;
+    reading.refresh_interval_ms = refresh_interval_ms;
+    f->ranges = vex_test_ranges_create(vex_test_env(), f->store);
+    CHECK_OK(vexi_lake_open(vex_test_env(), &f->ranges->base, &reading, &f->reader, &err));
+}
+
+/* Two segments, the first with deleted and overwritten rows, in each collection. */
+static void writer_open(fixture *f) {
+    f->keeper = (vexi_keeper){.env = vex_test_env(), .destroy = no_destroy};
+    atomic_init(&f->keeper.references, 1);
+    CHECK_OK(vexi_store_mem_create(vex_test_env(), &f->store, &err));
+    CHECK_OK(vexi_lake_open(vex_test_env(), f->store, &config, &f->writer, &err));
+    uint64_t random = vex_test_seed(71);
+    for (int i = 0; i < ROWS; i++) {
+        for (int d = 0; d < DIMENSION; d++) {
+            f->vectors[i][d] = (float)(i % 40) * 0.05f +
+                               (float)(vexi_random_next(&random) >> 40) / (float)(1 << 24) - 0.5f;
+        }
+    }
+    for (int s = 0; s < SHAPES; s++) {
+        vexi_schema schema = {.dimension = DIMENSION,
+                              .metric = shapes[s].metric,
+                              .index = shapes[s].index,
+                              .bits = shapes[s].bits,
+                              .column_count = 2,
+                              .columns = columns};
+        CHECK_OK(vexi_lake_create_table(f->writer, vexi_string_of(shapes[s].name), &schema, &err));
+        vexi_table *table = table_of(f->writer, shapes[s].name);
+        put(table, 0, ROWS_FIRST, f->vectors[0]);
+        CHECK_OK(vexi_table_flush(table, &err));
+        put(table, ROWS_FIRST, ROWS - ROWS_FIRST, f->vectors[ROWS_FIRST]);
+        for (int i = 0; i < ROWS; i += 50) {
+            char id[16];
+            vex_string name = {id, (size_t)snprintf(id, sizeof id, "row-%d", i)};
+            CHECK_OK(vexi_table_delete(table, &name, 1, NULL, &err));
+            put(table, i + 1, 1, f->vectors[i]);
+        }
+        CHECK_OK(vexi_table_flush(table, &err));
+        vexi_table_release(table);
+    }
+}
+
+static fixture shared;
+
+/* The reader of each test is cold. */
+static fixture *begin(uint32_t refresh_interval_ms) {
+    if (shared.writer == NULL) {
+        writer_open(&shared);
+    }
+    reader_open(&shared, refresh_interval_ms);
+    return &shared;
+}
+
+static void end(fixture *f) {
+    CHECK_OK(vexi_lake_close(f->reader, &err));
+    CHECK_EQ(atomic_load(&f->keeper.references), 1);
+}
+
+static void writer_close(void) {
+    CHECK_OK(vexi_lake_close(shared.writer, &err));
+}
+
+typedef struct answer {
+    struct ArrowSchema schema;
+    struct ArrowArray batch;
+    vex_search_stats stats;
+} answer;
+
+static void answer_release(answer *a) {
+    a->schema.release(&a->schema);
+    a->batch.release(&a->batch);
+}
+
+static vex_status search(fixture *f, vexi_lake *lake, const char *name,
+                         const vexi_search_request *request, answer *out, vex_error *err) {
+    vexi_table *table = table_of(lake, name);
+    vexi_view *view;
+    vexi_search_request full = *request;
+    full.table = table;
+    CHECK(vexi_table_view(table, &view, err) == VEX_OK);
+    vex_status status = vexi_asked_resolve(view->schema, NULL, 0, true, &full.asked, err);
+    if (status == VEX_OK) {
+        status = vexi_search(&f->keeper, view, &full, &out->schema, &out->batch, &out->stats, err);
+    }
+    vexi_view_release(view);
+    vexi_table_release(table);
+    return status;
+}
+
+static vex_string string_at(const struct ArrowArray *array, int64_t row) {
+    const int32_t *offsets = array->buffers[1];
+    return (vex_string){(const char *)array->buffers[2] + offsets[row],
+                        (size_t)(offsets[row + 1] - offsets[row])};
+}
+
+/* Bytes of all buffers of two children are the same. */
+static void same_column(const struct ArrowArray *a, const struct ArrowArray *b, size_t value_size) {
+    CHECK_EQ(a->length, b->length);
+    CHECK_EQ(a->null_count, b->null_count);
+    for (int64_t i = 0; i < a->length; i++) {
+        if (a->n_buffers == 3) {
+            CHECK(vexi_string_equal(string_at(a, i), string_at(b, i)));
+        } else {
+            const char *x = a->buffers[1], *y = b->buffers[1];
+            CHECK(memcmp(x + (size_t)i * value_size, y + (size_t)i * value_size, value_size) == 0);
+        }
+    }
+}
+
+enum { QUERY, ID, DISTANCE, VECTOR, ATTRIBUTES, PAYLOAD, N, S, CHILDREN };
+
+static void same_answers(const answer *a, const answer *b) {
+    struct ArrowArray *const *x = a->batch.children, *const *y = b->batch.children;
+    CHECK_EQ(a->batch.length, b->batch.length);
+    CHECK_EQ(a->batch.n_children, CHILDREN);
+    same_column(x[QUERY], y[QUERY], 4);
+    same_column(x[ID], y[ID], 0);
+    same_column(x[DISTANCE], y[DISTANCE], 8);
+    same_column(x[VECTOR]->children[0], y[VECTOR]->children[0], 4);
+    same_column(x[ATTRIBUTES], y[ATTRIBUTES], 0);
+    same_column(x[N], y[N], 8);
+    same_column(x[S], y[S], 0);
+}
+
+TEST(searches_are_the_same) {
+    fixture *f = begin(0);
+    for (int s = 0; s < SHAPES; s++) {
+        vexi_search_request requests[] = {
+            {.k = K, .exact = true}, {.k = K, .nprobe = 100000}, {.k = 3, .nprobe = 2}, {.k = K}};
+        for (size_t r = 0; r < sizeof requests / sizeof *requests; r++) {
+            vexi_search_request *request = &requests[r];
+            request->queries = f->vectors[17];
+            request->query_count = QUERIES;
+            bool has_graph = shapes[s].index == VEX_INDEX_HNSW && request->nprobe == 0;
+            if (has_graph && !request->exact) {
+                continue; /* the writer's is made, and the reader's loaded, in the background */
+            }
+            answer local, remote;
+            CHECK_OK(search(f, f->writer, shapes[s].name, request, &local, &err));
+            CHECK_OK(search(f, f->reader, shapes[s].name, request, &remote, &err));
+            same_answers(&local, &remote);
+            CHECK_EQ(local.stats.segment_ivf_count, remote.stats.segment_ivf_count);
+            answer_release(&local);
+            answer_release(&remote);
+        }
+    }
+    end(f);
+}
+
+TEST(rows_by_id_are_the_same) {
+    fixture *f = begin(0);
+    for (int s = 0; s < SHAPES; s++) {
+        char text[200][16];
+        vex_string ids[200];
+        answer answers[2];
+        for (int i = 0; i < 200; i++) {
+            ids[i] =
+                (vex_string){text[i], (size_t)snprintf(text[i], sizeof text[i], "row-%d", i * 31)};
+        }
+        for (int side = 0; side < 2; side++) {
+            vexi_table *table = table_of(side == 0 ? f->writer : f->reader, shapes[s].name);
+            vexi_view *view;
+            vexi_asked asked;
+            CHECK_OK(vexi_table_view(table, &view, &err));
+            CHECK_EQ(view->live_count, ROWS - ROWS / 50);
+            CHECK_OK(vexi_asked_resolve(view->schema, NULL, 0, true, &asked, &err));
+            CHECK_OK(vexi_get(&f->keeper, view, ids, 200, &asked, &answers[side].schema,
+                              &answers[side].batch, &err));
+            vexi_view_release(view);
+            vexi_table_release(table);
+        }
+        struct ArrowArray *const *x = answers[0].batch.children, *const *y =
+                                                                     answers[1].batch.children;
+        same_column(x[0], y[0], 0);
+        same_column(x[1]->children[0], y[1]->children[0], 4);
+        same_column(x[4], y[4], 8);
+        same_column(x[5], y[5], 0);
+        answer_release(&answers[0]);
+        answer_release(&answers[1]);
+    }
+    end(f);
+}
+
+static uint64_t calls_of(fixture *f, const vexi_search_request *request) {
+    uint64_t before = __atomic_load_n(&f->ranges->call_count, __ATOMIC_RELAXED);
+    answer a;
+    CHECK_OK(search(f, f->reader, "ivf", request, &a, &err));
+    answer_release(&a);
+    return __atomic_load_n(&f->ranges->call_count, __ATOMIC_RELAXED) - before;
+}
+
+TEST(a_search_takes_few_steps) {
+    fixture *f = begin(0);
+    vexi_search_request request = {.queries = f->vectors[9], .query_count = 1, .k = K};
+    uint64_t first = calls_of(f, &request);
+    uint64_t again = calls_of(f, &request);
+    printf("    %" PRIu64 " steps for two cold segments, %" PRIu64 " then\n", first, again);
+    /* Of each: lists, vectors, their checksums, vectors once more, offsets and bytes of the ids,
+     * vectors and pages of the asked columns. */
+    CHECK(first <= 2 * 8);
+    CHECK(again <= 2 * 4);
+    end(f);
+}
+
+TEST(a_store_that_is_away_damages_nothing) {
+    fixture *f = begin(0);
+    vexi_search_request request = {.queries = f->vectors[9], .query_count = 1, .k = K};
+    answer a;
+    __atomic_store_n(&f->ranges->fails, 1, __ATOMIC_RELAXED);
+    for (int s = 0; s < SHAPES; s++) {
+        CHECK_FAILS(VEX_IO, search(f, f->reader, shapes[s].name, &request, &a, &err));
+    }
+    __atomic_store_n(&f->ranges->fails, 0, __ATOMIC_RELAXED);
+    for (int s = 0; s < SHAPES; s++) {
+        CHECK_OK(search(f, f->reader, shapes[s].name, &request, &a, &err));
+        CHECK_EQ(a.batch.length, K);
+        answer_release(&a);
+        vexi_table *table = table_of(f->reader, shapes[s].name);
+        vex_collection_info info;
+        CHECK_OK(vexi_table_describe(table, &info, &err));
+        CHECK_EQ(info.damaged_segment_count, 0);
+        CHECK_EQ(info.unindexed_segment_count, 0);
+        vexi_table_release(table);
+    }
+    end(f);
+}
+
+TEST(a_wrong_bit_on_the_way_is_read_again) {
+    fixture *f = begin(0);
+    vexi_search_request request = {.queries = f->vectors[9], .query_count = 1, .k = K};
+    answer a;
+    __atomic_store_n(&f->ranges->damages, 1, __ATOMIC_RELAXED); /* of the lists' codes */
+    CHECK_OK(search(f, f->reader, "ivf", &request, &a, &err));
+    CHECK_EQ(__atomic_load_n(&f->ranges->damages, __ATOMIC_RELAXED), 0);
+    answer_release(&a);
+    end(f);
+}
+
+TEST(checking_reads_everything) {
+    fixture *f = begin(0);
+    for (int s = 0; s < SHAPES; s++) {
+        vexi_table *table = table_of(f->reader, shapes[s].name);
+        vexi_arena arena;
+        vexi_arena_init(&arena, vex_test_env());
+        vexi_finding *findings = NULL;
+        size_t count = 0;
+        uint64_t object_count = 0;
+        CHECK_OK(vexi_table_verify(table, &arena, &findings, &count, &object_count, &err));
+        CHECK_EQ(count, 0);
+        CHECK(object_count >= 4);
+        vexi_arena_deinit(&arena);
+        vexi_table_release(table);
+    }
+    end(f);
+}
+
+TEST(commits_are_followed) {
+    fixture *f = begin(20);
+    vexi_table *table = table_of(f->writer, "ivf");
+    float far[DIMENSION] = {1000};
+    put(table, ROWS, 1, far);
+    CHECK_OK(vexi_table_flush(table, &err));
+    vexi_table_release(table);
+    vexi_search_request request = {.queries = far, .query_count = 1, .k = 1};
+    for (int i = 0; i < 3000; i++) {
+        answer a;
+        CHECK_OK(search(f, f->reader, "ivf", &request, &a, &err));
+        bool there = vexi_string_is(string_at(a.batch.children[ID], 0), "row-3000");
+        answer_release(&a);
+        if (there) {
+            end(f);
+            return;
+        }
+        (void)usleep(10000);
+    }
+    CHECK(false); /* never seen */
+}
+
+TEST_MAIN(RUN(searches_are_the_same); RUN(rows_by_id_are_the_same); RUN(a_search_takes_few_steps);
+          RUN(a_store_that_is_away_damages_nothing); RUN(a_wrong_bit_on_the_way_is_read_again);
+          RUN(checking_reads_everything); RUN(commits_are_followed); writer_close())
