@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import socket
+import struct
 import subprocess
 import time
 
@@ -161,15 +162,25 @@ def test_answers_are_the_writers(start, writer, name):
     assert "opened read-only" in error(remote, "VDEL", "k1", "IN", name)
 
 
-def test_graphs_are_used(start, writer):
-    local = writer.client()
-    vectors = fill(local, "c", 2000, "INDEX", "hnsw")
-    wait_until(lambda: graphs_are_there(local))
+def test_graphs_are_used(start, gateway, tmp_path):
+    rng = random.Random(3)
+    vectors = [[rng.gauss(0, 1) + i % 30 / 10 for _ in range(DIMENSION)] for i in range(4100)]
+    (tmp_path / "rows.fvecs").write_bytes(b"".join(struct.pack("<i", DIMENSION) + blob(*row) for row in vectors))
+    lake = gateway.bucket / "lake"
+    code, _, err = run("import", "--lake", lake, "--into", "c", "--index", "hnsw", tmp_path / "rows.fvecs")
+    assert code == 0, err
+    local = start(lake=lake).client()
+    wait_until(lambda: graphs_are_there(local), 300)
     remote = start("--read-only", lake=LAKE).client()
     wait_until(lambda: graphs_are_there(remote))
-    for query in vectors[:400:20]:
-        assert remote.execute_command("VSEARCH", query, 10, "IN", "c") == \
-            local.execute_command("VSEARCH", query, 10, "IN", "c")
+    for row in vectors[:400:20]:
+        for options in ((), ("EF", 100), ("NPROBE", 20)):
+            assert remote.execute_command("VSEARCH", blob(*row), 10, *options, "IN", "c") == \
+                local.execute_command("VSEARCH", blob(*row), 10, *options, "IN", "c")
+    small = start("--read-only", "--graph-memory", "1k", lake=LAKE).client()
+    info = as_map(small.execute_command("VINFO", "c"))
+    assert (info["graphs"], info["graph-bytes"]) == (0, 0)
+    assert len(small.execute_command("VSEARCH", blob(*vectors[7]), 10, "IN", "c")) == 10
 
 
 def test_commits_and_logged_rows_appear(start, writer):
