@@ -468,7 +468,7 @@ static vex_status put_if_absent(vexi_s3_store *store, const char *name, const ve
     vex_status status = VEX_OK;
     for (uint32_t round = 0; round < HIDDEN_ROUNDS && hidden; round++) {
         if (round > 0) {
-            pause_ms(HIDDEN_PAUSE_MS << (round - 1));
+            pause_ms((uint32_t)HIDDEN_PAUSE_MS << (round - 1));
         }
         status = put_if_absent_once(store, name, path, parts, count, size, &hidden, err);
     }
