@@ -114,7 +114,10 @@ TEST(a_copied_lake) {
     vex_lake *local;
     vexi_disk *disk = NULL;
     vexi_store *folder, *bucket;
-    CHECK_OK(vex_lake_open(path, NULL, &local, &err));
+    vex_lake_options writing = {.size = sizeof writing, /* one segment, whatever its size */
+                                .flush_size_bytes = 2ull << 30,
+                                .memory_limit_bytes = 4ull << 30};
+    CHECK_OK(vex_lake_open(path, &writing, &local, &err));
     create(local, "ivf", DIMENSION, VEX_METRIC_L2, VEX_INDEX_IVF);
     write_rows(local, "ivf", 0, rows);
     CHECK_OK(vex_flush(local, str("ivf"), &err));
