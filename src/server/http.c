@@ -9,8 +9,8 @@
  * whatever it does. libmicrohttpd knows the first of these times only, and a peer that sends a byte
  * every few seconds would keep its place for long: so a thread of ours looks at all connections
  * every second and shuts down those whose time is over. Their sockets are closed by libmicrohttpd,
- * behind the call that takes them off our list. Connections beyond the limit wait in the listen
- * queue. */
+ * behind the call that takes them off our list. Connections beyond the limit are closed at once.
+ */
 #include "server/http.h"
 
 #include <errno.h>
