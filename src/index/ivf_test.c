@@ -318,8 +318,8 @@ TEST(defaults) {
             last_probes = probes;
         }
     }
-    CHECK_EQ(vexi_ivf_default_list_count(200000, 128), 632);
-    CHECK_EQ(vexi_ivf_default_list_count(10000000, 128), 19531);
+    CHECK_EQ(vexi_ivf_default_list_count(100000, 128), 447);
+    CHECK_EQ(vexi_ivf_default_list_count(10000000, 128), 39062);
     CHECK_EQ(vexi_ivf_default_nprobe(1, 1), 1);
     CHECK_EQ(vexi_ivf_default_nprobe(0, 10), 0);
 }
