@@ -54,7 +54,7 @@ foreach(file IN LISTS suites)
 endforeach()
 
 # Those with many clients at once, also under ThreadSanitizer.
-foreach(name abrupt_ends pipelines collections shutdown slow_query)
+foreach(name abrupt_ends pipelines collections shutdown slow_query http)
   add_python_suite(tsan/integration/${name} ${CMAKE_SOURCE_DIR}/tests/integration/test_${name}.py
     ${CMAKE_SOURCE_DIR}/build/tsan/vexlake)
 endforeach()

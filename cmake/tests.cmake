@@ -19,7 +19,8 @@ foreach(source IN LISTS test_sources)
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_compile_options(${target} PRIVATE -Wno-sign-conversion)
   set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -Wno-shadow) # CHECK_OK nests
-  target_link_libraries(${target} PRIVATE vex_flags vexlake_static carquet_headers PkgConfig::UV)
+  target_link_libraries(${target} PRIVATE vex_flags vexlake_static carquet_headers PkgConfig::UV
+    PkgConfig::MICROHTTPD)
   if(TARGET vex_test_sim AND module MATCHES "^(crash|fault|table)$")
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:vex_test_sim>)
   endif()

@@ -325,6 +325,7 @@ typedef struct vex_collection_info {
     char uuid[40];        /* metaData.id                                                  */
     char last_error[256]; /* of background work, empty if none                            */
     vex_column_info columns[VEX_COLUMNS_MAX];
+    uint64_t memtable_age_ns; /* of the oldest row not yet in a segment; 0: there is none */
 } vex_collection_info;
 
 /* Describe a collection. VEX_NOT_FOUND if there is none. */
@@ -495,6 +496,64 @@ VEX_API VEX_MUST_USE vex_status vex_import(vex_lake *lake, vex_string collection
 VEX_API VEX_MUST_USE vex_status vex_verify(vex_lake *lake, vex_string collection,
                                            struct ArrowSchema *schema, struct ArrowArray *batch,
                                            uint64_t *object_count, vex_error *err);
+
+/* ---- Watching -------------------------------------------------------------------------------- */
+
+/* Operations on the lake's storage that are counted apart. name, text. */
+#define VEX_STORE_OPERATION_LIST(X)                                        \
+    X(GET, "get")                     /* byte ranges of an object      */  \
+    X(SIZE, "size")                   /* its size                      */  \
+    X(MAP, "map")                     /* mapped as a whole: bytes of it */ \
+    X(PUT, "put")                     /* written                       */  \
+    X(PUT_IF_ABSENT, "put_if_absent") /* the same, if there is none    */  \
+    X(LIST, "list")                   /* names by prefix               */  \
+    X(REMOVE, "remove")               /* deleted, each object          */  \
+    X(LOG_CREATE, "log_create")       /* of the write-ahead log        */  \
+    X(LOG_APPEND, "log_append")                                            \
+    X(LOG_SYNC, "log_sync")
+
+typedef enum vex_store_operation {
+#define VEX_STORE_OPERATION_ENUM(name, text) VEX_STORE_##name,
+    VEX_STORE_OPERATION_LIST(VEX_STORE_OPERATION_ENUM)
+#undef VEX_STORE_OPERATION_ENUM
+        VEX_STORE_OPERATION_COUNT
+} vex_store_operation;
+
+#define VEX_LATENCY_BUCKETS 23u
+
+/* What one kind of operation did since the lake was opened. Bucket i of the latencies counts
+ * operations of at most 2^(13 + i) nanoseconds that do not belong to the bucket before it; the last
+ * one counts all that took longer. Their sum is the number of operations. */
+typedef struct vex_store_stats {
+    uint64_t error_count; /* failures, apart from VEX_NOT_FOUND and VEX_EXISTS, which are answers */
+    uint64_t byte_count;  /* read or written by those that did not fail */
+    uint64_t latency_ns;  /* all together */
+    uint64_t latency_buckets[VEX_LATENCY_BUCKETS];
+} vex_store_stats;
+
+/* What vex_lake_describe tells. Set size to sizeof(vex_lake_stats). */
+typedef struct vex_lake_stats {
+    size_t size;
+    vex_store_stats store[VEX_STORE_OPERATION_COUNT];
+    uint64_t memtable_size_bytes;  /* all collections: what memory_limit_bytes limits */
+    uint64_t memtable_limit_bytes; /* that limit */
+    uint64_t graph_size_bytes;     /* of the graphs in memory */
+    uint64_t graph_limit_bytes;
+    uint64_t log_file_count;     /* files of the write-ahead log that are still needed */
+    uint64_t log_size_bytes;     /* of those */
+    uint64_t log_unsynced_bytes; /* acknowledged and not yet synced (VEX_DURABILITY_INTERVAL) */
+    bool log_failed; /* the last append or sync failed: the next write begins a new file first */
+} vex_lake_stats;
+
+/* Counters and gauges of the lake. Asks no storage. */
+VEX_API VEX_MUST_USE vex_status vex_lake_describe(vex_lake *lake, vex_lake_stats *out,
+                                                  vex_error *err);
+
+/* Whether the lake's storage answers: one small operation on it. Blocks as long as that does. */
+VEX_API VEX_MUST_USE vex_status vex_lake_probe(vex_lake *lake, vex_error *err);
+
+/* The operation's text, e.g. "get". Never NULL. */
+VEX_API const char *vex_store_operation_text(vex_store_operation operation);
 
 #ifdef __cplusplus
 }

@@ -29,6 +29,7 @@ typedef struct lake_keeper {
     vexi_disk *disk;               /* NULL for mem:// */
     _Atomic(vex_log_function) log; /* atomic; NULL once the lake is closed */
     void *log_context;             /* immutable */
+    vexi_store_counters counters;  /* atomic */
 } lake_keeper;
 
 static void keeper_log(void *context, int level, const char *message) {
@@ -256,6 +257,7 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
     }
     lake->keeper = &keeper->keeper;
     VEX_TRY_GOTO(status, done, store_open(keeper, place, uri, path, &known, &config, &store, err));
+    vexi_store_count(store, &keeper->counters);
     VEX_TRY_GOTO(status, done, vexi_lake_open(keeper->env, store, &config, &lake->lake, err));
     *out = lake;
 done:
@@ -276,4 +278,53 @@ vex_status vex_lake_close(vex_lake *lake, vex_error *err) {
     vexi_free(keeper->env, lake);
     vexi_keeper_release(&keeper->keeper);
     return status;
+}
+
+/* ---- Watching -------------------------------------------------------------------------------- */
+
+const char *vex_store_operation_text(vex_store_operation operation) {
+    switch (operation) {
+#define OPERATION_TEXT(name, text) \
+    case VEX_STORE_##name:         \
+        return text;
+        VEX_STORE_OPERATION_LIST(OPERATION_TEXT)
+#undef OPERATION_TEXT
+    case VEX_STORE_OPERATION_COUNT:
+        break;
+    }
+    return "unknown";
+}
+
+vex_status vex_lake_describe(vex_lake *lake, vex_lake_stats *out, vex_error *err) {
+    if (lake == NULL || out == NULL) {
+        return vexi_fail(err, VEX_INVALID, "%s is NULL", lake == NULL ? "lake" : "out");
+    }
+    size_t size = out->size;
+    if (size == 0) {
+        return vexi_fail(err, VEX_INVALID, "vex_lake_stats: size is 0");
+    }
+    lake_keeper *keeper = (lake_keeper *)(void *)lake->keeper;
+    vex_lake_stats stats = {.size = size < sizeof stats ? size : sizeof stats};
+    for (int k = 0; k < VEX_STORE_OPERATION_COUNT; k++) {
+        vexi_store_counter *counter = &keeper->counters.kinds[k];
+        vex_store_stats *to = &stats.store[k];
+        to->error_count = atomic_load_explicit(&counter->errors, memory_order_relaxed);
+        to->byte_count = atomic_load_explicit(&counter->bytes, memory_order_relaxed);
+        to->latency_ns = atomic_load_explicit(&counter->latency.sum_ns, memory_order_relaxed);
+        for (uint32_t b = 0; b < VEX_LATENCY_BUCKETS; b++) {
+            to->latency_buckets[b] =
+                atomic_load_explicit(&counter->latency.buckets[b], memory_order_relaxed);
+        }
+    }
+    vexi_lake_describe(lake->lake, &stats);
+    /* Callers of an older header have room for less, those of a newer one keep their rest. */
+    memcpy(out, &stats, stats.size);
+    return VEX_OK;
+}
+
+vex_status vex_lake_probe(vex_lake *lake, vex_error *err) {
+    if (lake == NULL) {
+        return vexi_fail(err, VEX_INVALID, "lake is NULL");
+    }
+    return vexi_lake_probe(lake->lake, err);
 }

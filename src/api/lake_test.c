@@ -405,6 +405,95 @@ TEST(verify_finds_nothing) {
     CHECK_OK(vex_lake_close(lake, &err));
 }
 
+static uint64_t operations(const vex_lake_stats *stats, vex_store_operation kind) {
+    uint64_t count = 0;
+    for (uint32_t b = 0; b < VEX_LATENCY_BUCKETS; b++) {
+        count += stats->store[kind].latency_buckets[b];
+    }
+    return count;
+}
+
+TEST(watching) {
+    char *path = folder_create();
+    vex_lake *lake;
+    vex_lake_options options = {.size = sizeof options, .memory_limit_bytes = 64u << 20};
+    CHECK_OK(vex_lake_open(path, &options, &lake, &err));
+    create(lake, "c", 2, VEX_METRIC_L2, VEX_INDEX_AUTO);
+    vex_lake_stats before = {.size = sizeof before};
+    CHECK_OK(vex_lake_describe(lake, &before, &err));
+    CHECK_EQ(before.memtable_size_bytes, 0);
+    CHECK_EQ(before.memtable_limit_bytes, 64u << 20);
+    CHECK_EQ(before.log_file_count, 1);
+    CHECK(!before.log_failed);
+    vex_collection_info info;
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK_EQ(info.memtable_age_ns, 0);
+
+    float v[2] = {1, 2};
+    CHECK_OK(put_one(lake, "c", "a", v, 2, &err));
+    CHECK_OK(put_one(lake, "c", "b", v, 2, &err));
+    vex_lake_stats after = {.size = sizeof after};
+    CHECK_OK(vex_lake_describe(lake, &after, &err));
+    CHECK_EQ(operations(&after, VEX_STORE_LOG_APPEND) - operations(&before, VEX_STORE_LOG_APPEND),
+             2);
+    CHECK_EQ(operations(&after, VEX_STORE_LOG_SYNC) - operations(&before, VEX_STORE_LOG_SYNC), 2);
+    CHECK_EQ(after.log_size_bytes - before.log_size_bytes,
+             after.store[VEX_STORE_LOG_APPEND].byte_count -
+                 before.store[VEX_STORE_LOG_APPEND].byte_count);
+    CHECK(after.store[VEX_STORE_LOG_SYNC].latency_ns > before.store[VEX_STORE_LOG_SYNC].latency_ns);
+    CHECK(after.memtable_size_bytes > 0 && after.log_unsynced_bytes == 0);
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    uint64_t age_ns = info.memtable_age_ns;
+    CHECK(age_ns > 0);
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK(info.memtable_age_ns > age_ns);
+    CHECK_OK(vex_flush(lake, str("c"), &err));
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK_EQ(info.memtable_age_ns, 0);
+    CHECK_OK(vex_lake_describe(lake, &after, &err));
+    CHECK(operations(&after, VEX_STORE_PUT) > operations(&before, VEX_STORE_PUT));
+    CHECK_EQ(after.memtable_size_bytes, 0);
+
+    /* An older header's struct: nothing behind its size is touched. */
+    vex_lake_stats small = {.size = sizeof(size_t) + sizeof(vex_store_stats), .log_file_count = 77};
+    CHECK_OK(vex_lake_describe(lake, &small, &err));
+    CHECK_EQ(small.log_file_count, 77);
+    small.size = 0;
+    CHECK_FAILS(VEX_INVALID, vex_lake_describe(lake, &small, &err));
+    CHECK_FAILS(VEX_INVALID, vex_lake_describe(NULL, &after, &err));
+    CHECK_FAILS(VEX_INVALID, vex_lake_describe(lake, NULL, &err));
+
+    CHECK_OK(vex_lake_probe(lake, &err));
+    CHECK_FAILS(VEX_INVALID, vex_lake_probe(NULL, &err));
+    char format[128], away[128];
+    snprintf(format, sizeof format, "%s/.vexlake/format", path);
+    snprintf(away, sizeof away, "%s/.vexlake/away", path);
+    CHECK_EQ(rename(format, away), 0);
+    CHECK_FAILS(VEX_NOT_FOUND, vex_lake_probe(lake, &err));
+    CHECK_EQ(rename(away, format), 0);
+    CHECK_OK(vex_lake_probe(lake, &err));
+    CHECK_OK(vex_lake_close(lake, &err));
+
+    /* What is replayed has an age too, and the old log file its size. */
+    CHECK_OK(vex_lake_open(path, &options, &lake, &err));
+    CHECK_OK(put_one(lake, "c", "c", v, 2, &err));
+    CHECK_OK(vex_lake_close(lake, &err));
+    CHECK_OK(vex_lake_open(path, &options, &lake, &err));
+    CHECK_OK(vex_collection_describe(lake, str("c"), &info, &err));
+    CHECK_EQ(info.memtable_row_count, 1);
+    CHECK(info.memtable_age_ns > 0);
+    CHECK_OK(vex_lake_describe(lake, &after, &err));
+    CHECK(after.log_file_count >= 2 && after.log_size_bytes > before.log_size_bytes);
+    CHECK_OK(vex_lake_close(lake, &err));
+    folder_remove(path);
+
+    CHECK_OK(vex_lake_open("mem://", NULL, &lake, &err));
+    CHECK_OK(vex_lake_probe(lake, &err));
+    CHECK_OK(vex_lake_close(lake, &err));
+    CHECK_EQ(strcmp(vex_store_operation_text(VEX_STORE_PUT_IF_ABSENT), "put_if_absent"), 0);
+    CHECK_EQ(strcmp(vex_store_operation_text(VEX_STORE_OPERATION_COUNT), "unknown"), 0);
+}
+
 TEST(version) {
     CHECK(strcmp(vex_version(), "0.1.0") == 0);
     CHECK(strcmp(vex_status_text(VEX_BUSY), "held by another process") == 0);
@@ -414,4 +503,4 @@ TEST(version) {
 TEST_MAIN(RUN(version); RUN(uris); RUN(must_exist_and_busy); RUN(options_of_any_age);
           RUN(a_failed_import_leaves_no_collection); RUN(collections); RUN(bad_collections);
           RUN(results_outlive_the_lake); RUN(log_is_silent_after_close); RUN(reopen);
-          RUN(verify_finds_nothing))
+          RUN(verify_finds_nothing); RUN(watching))

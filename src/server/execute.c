@@ -96,6 +96,8 @@ static vexi_run *take_run(vexi_client *client) {
     run->row_cost = 0;
     run->protocol = client->protocol;
     run->done = false;
+    run->error_count = 0;
+    run->collection = (vex_string){0};
     run->schema.release = NULL;
     run->rows.release = NULL;
     return run;
@@ -130,6 +132,23 @@ void vexi_runs_free(vexi_server *server) {
         vexi_free(server->env, run);
     }
     server->spare_run_count = 0;
+}
+
+void vexi_run_error(vexi_run *run, const vex_error *err) {
+    run->error_count++;
+    vexi_reply_error(&run->reply, err);
+}
+
+/* Count commands that were answered. */
+static void note(vexi_server *server, const vexi_command *command, uint64_t ns, uint64_t count,
+                 uint64_t errors) {
+    vexi_metrics_command(&server->metrics, (size_t)(command - server->command_table), ns, count,
+                         errors);
+}
+
+/* Whether what was appended to a reply behind `size` is an error. */
+static bool is_error(const vexi_buffer *reply, size_t size) {
+    return reply->failed || (reply->size > size && reply->data[size] == '-');
 }
 
 void vexi_reply_error(vexi_buffer *reply, const vex_error *err) {
@@ -168,6 +187,8 @@ static void collect_runs(vexi_client *client) {
 }
 
 void vexi_run_finish(vexi_run *run) {
+    uint64_t now_ns = vexi_monotonic_ns(run->server->env);
+    note(run->server, run->command, now_ns - run->begin_ns, run->count, run->error_count);
     run->done = true;
     vexi_client *client = run->client;
     if (client->runs == run) {
@@ -195,6 +216,7 @@ static void handle_job(vexi_job *job) {
                       .protocol = run->protocol,
                       .reply = &run->reply};
     run->command->handle(&call);
+    run->error_count = is_error(&run->reply, 0) ? 1 : 0;
 }
 
 /* ---- Execution ------------------------------------------------------------------------------- */
@@ -260,6 +282,7 @@ static void start_run(vexi_client *client, vexi_run *run) {
     }
     client->runs_last = run;
     client->run_weight += run->weight;
+    run->begin_ns = vexi_monotonic_ns(run->server->env);
     run->job.done = on_run_done;
 }
 
@@ -273,6 +296,7 @@ static void start_write(vexi_client *client, vexi_run *run) {
     const vex_string *arguments = vexi_run_arguments(run, 0, &count);
     if (vexi_collection_of(arguments, count, &collection, &err) != VEX_OK) {
         vexi_reply_error(&client->output, &err);
+        note(server, run->command, 0, 1, 1);
         client->batch->position++;
         give_run(server, run);
         return;
@@ -340,10 +364,15 @@ static bool start_search(vexi_client *client, vexi_run *run) {
 static void start_get(vexi_client *client, vexi_run *run) {
     vexi_server *server = client->server;
     bool try_now = client->runs == NULL && client->row_cost < VEXI_LOOP_ROW_COST_MAX;
+    uint64_t begin_ns = vexi_monotonic_ns(server->env);
+    size_t size = client->output.size;
     bool answered = vexi_get_fast(run, &client->output, try_now);
     vexi_metric_add(&server->metrics.gets, run->count);
     if (answered) {
         vexi_metric_add(&server->metrics.gets_on_loop, run->count);
+        /* Gets that fail are answered one by one, so an error is the reply of all. */
+        note(server, run->command, vexi_monotonic_ns(server->env) - begin_ns, run->count,
+             is_error(&client->output, size) ? run->count : 0);
         client->batch->position = run->first + run->count;
         client->last_command = run->command;
         client->row_cost = run->row_cost != 0 ? run->row_cost : client->row_cost;
@@ -351,6 +380,7 @@ static void start_get(vexi_client *client, vexi_run *run) {
         return;
     }
     start_run(client, run);
+    run->begin_ns = begin_ns;
     run->job.run = vexi_get_job;
     vexi_pool_submit(server->pool, VEXI_LANE_READ, &run->job);
 }
@@ -373,6 +403,7 @@ bool vexi_execute(vexi_client *client) {
                 break;
             }
             refuse(client, request);
+            vexi_metric_add(&server->metrics.commands_refused, 1);
             batch->position++;
             continue;
         }
@@ -388,7 +419,11 @@ bool vexi_execute(vexi_client *client) {
                               .reply = &client->output};
             client->last_command = command;
             batch->position++;
+            size_t size = client->output.size;
+            uint64_t begin_ns = vexi_monotonic_ns(server->env);
             command->handle(&call);
+            note(server, command, vexi_monotonic_ns(server->env) - begin_ns, 1,
+                 is_error(&client->output, size) ? 1 : 0);
             continue;
         }
         if (client->runs != NULL &&

@@ -164,7 +164,7 @@ static void get_one(vexi_run *run, uint32_t i) {
                          &options, &run->schema, &run->rows, &err);
     }
     if (status != VEX_OK) {
-        vexi_reply_error(&run->reply, &err);
+        vexi_run_error(run, &err);
         return;
     }
     vexi_rows rows = {.schema = &run->schema, .batch = &run->rows};

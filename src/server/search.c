@@ -126,8 +126,22 @@ static uint64_t searches_of(const vexi_run *run) {
     return count;
 }
 
+/* Count the job's searches under its collection. */
+static void count_runs(const vexi_run *first) {
+    uint64_t now_ns = vexi_monotonic_ns(first->server->env);
+    for (const vexi_run *run = first; run != NULL; run = run->queue_next) {
+        if (first->collection.size > 0) {
+            vexi_metrics_search(&run->server->metrics, first->collection, now_ns - run->begin_ns,
+                                run->count, run->error_count);
+        } else {
+            vexi_metric_add(&run->server->metrics.searches_unlisted, run->count);
+        }
+    }
+}
+
 static void finish_runs(vexi_run *run) {
     cost_note(run->server, run, searches_of(run));
+    count_runs(run);
     while (run != NULL) {
         vexi_run *next = run->queue_next;
         vexi_run_finish(run);
@@ -160,6 +174,7 @@ static vexi_run *next_job(vexi_server *server, vexi_run **queue) {
     vexi_search_arguments options, others;
     bool readable = read_options(first, &options);
     first->search_key = readable ? key_of(&options) : 0;
+    first->collection = readable ? options.collection : (vex_string){0};
     first->changes = readable ? changes_of(server, options.collection) : 0;
     const vexi_search_cost *cost = cost_find(server, first->search_key);
     if (cost != NULL && cost->ns > 0 && JOB_NS_MAX / cost->ns < count_max) {
@@ -342,7 +357,7 @@ static void search_alone(search_query *query, vexi_arena *arena) {
         }
     }
     if (query->status != VEX_OK) {
-        vexi_reply_error(&query->run->reply, &query->error);
+        vexi_run_error(query->run, &query->error);
     }
 }
 
@@ -367,6 +382,7 @@ static void search_job_run(vexi_job *job) {
         for (uint32_t i = 0; i < run->count; i++) {
             if (queries == NULL) {
                 vexi_resp_error(&run->reply, "ERR out of memory");
+                run->error_count++;
                 continue;
             }
             read_query(run, i, &arena, &queries[n]);

@@ -21,6 +21,7 @@
 #include "server/commands.h"
 
 #define DRAIN_MS_MAX 10000u /* then clients that do not read their replies are closed */
+#define BEAT_MS      500u
 
 static void print_help(vexi_env *env, bool markdown) {
     vexi_buffer text;
@@ -44,21 +45,21 @@ static void print_help(vexi_env *env, bool markdown) {
 
 /* ---- Start ----------------------------------------------------------------------------------- */
 
-static vex_status parse_address(const vexi_settings *settings, struct sockaddr_storage *out,
-                                bool *loopback, vex_error *err) {
+vex_status vexi_parse_address(const char *flag, const char *text, uint64_t port,
+                              struct sockaddr_storage *out, bool *loopback, vex_error *err) {
     memset(out, 0, sizeof *out);
-    const char *text = strcmp(settings->bind, "localhost") == 0 ? "127.0.0.1" : settings->bind;
+    text = strcmp(text, "localhost") == 0 ? "127.0.0.1" : text;
     struct sockaddr_in *v4 = (struct sockaddr_in *)out;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-    if (uv_ip4_addr(text, (int)settings->port, v4) == 0) {
+    if (uv_ip4_addr(text, (int)port, v4) == 0) {
         *loopback = ntohl(v4->sin_addr.s_addr) >> 24 == 127;
         return VEX_OK;
     }
-    if (uv_ip6_addr(text, (int)settings->port, v6) == 0) {
+    if (uv_ip6_addr(text, (int)port, v6) == 0) {
         *loopback = IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) != 0;
         return VEX_OK;
     }
-    return vexi_fail(err, VEX_INVALID, "--bind %.100s is no IPv4 or IPv6 address", settings->bind);
+    return vexi_fail(err, VEX_INVALID, "%s %.100s is no IPv4 or IPv6 address", flag, text);
 }
 
 static void on_connection(uv_stream_t *listener, int status) {
@@ -75,7 +76,7 @@ static vex_status listen_on(vexi_server *server, vex_error *err) {
     const vexi_settings *settings = &server->settings;
     struct sockaddr_storage address;
     bool loopback = false;
-    VEX_TRY(parse_address(settings, &address, &loopback, err));
+    VEX_TRY(vexi_parse_address("--bind", settings->bind, settings->port, &address, &loopback, err));
     if (!loopback && settings->requirepass[0] == '\0') {
         return vexi_fail(err, VEX_INVALID,
                          "--bind %s is reachable from other machines: set --requirepass too",
@@ -124,6 +125,27 @@ static const char *given(const char *text) {
     return text[0] == '\0' ? NULL : text;
 }
 
+/* Before the lake is opened: while its log is replayed /health and /ready tell so. */
+static vex_status open_http(vexi_server *server, vex_error *err) {
+    if (server->settings.http_port == VEXI_PORT_OFF) {
+        return VEX_OK;
+    }
+    uint32_t port;
+    VEX_TRY(vexi_http_start(server, &server->http, &port, err));
+    vexi_log_line(&server->log, VEXI_LOG_INFO, "server", "http address=%s port=%u",
+                  server->settings.http_bind, port);
+    return VEX_OK;
+}
+
+static void set_phase(vexi_server *server, vexi_phase phase) {
+    atomic_store_explicit(&server->metrics.phase, (int)phase, memory_order_release);
+}
+
+static void on_beat(uv_timer_t *timer) {
+    vexi_server *server = timer->data;
+    vexi_metric_set(&server->metrics.beat_ns, vexi_monotonic_ns(server->env));
+}
+
 static vex_status open_lake(vexi_server *server, vex_error *err) {
     const vexi_settings *settings = &server->settings;
     vex_lake_options options = {.size = sizeof options,
@@ -165,6 +187,7 @@ void vexi_server_drain_step(vexi_server *server) {
     close_handle((uv_handle_t *)&server->turn_end);
     close_handle((uv_handle_t *)&server->drain_timer);
     close_handle((uv_handle_t *)&server->linger_timer);
+    close_handle((uv_handle_t *)&server->beat_timer);
     close_handle((uv_handle_t *)&server->signals[0]);
     close_handle((uv_handle_t *)&server->signals[1]);
 }
@@ -188,6 +211,7 @@ void vexi_server_drain(vexi_server *server, const char *why) {
                   why, (unsigned long long)vexi_metric_get(&server->metrics.clients),
                   vexi_pool_pending(server->pool));
     server->draining = true;
+    set_phase(server, VEXI_PHASE_DRAINING);
     close_handle((uv_handle_t *)&server->listener);
     uv_timer_start(&server->drain_timer, on_drain_timeout, DRAIN_MS_MAX, 1000);
     for (vexi_client *client = server->clients; client != NULL; client = client->next) {
@@ -201,6 +225,7 @@ static void on_signal(uv_signal_t *handle, int number) {
 
 static void on_turn_end(uv_check_t *check) {
     vexi_server *server = check->data;
+    vexi_metric_set(&server->metrics.jobs, vexi_pool_pending(server->pool));
     if (server->write_queues != NULL) {
         vexi_write_dispatch(server);
     }
@@ -225,11 +250,13 @@ static vex_status start(vexi_server *server, vex_error *err) {
     VEX_ASSERT(uv_check_init(&server->loop, &server->turn_end) == 0);
     VEX_ASSERT(uv_timer_init(&server->loop, &server->drain_timer) == 0);
     VEX_ASSERT(uv_timer_init(&server->loop, &server->linger_timer) == 0);
+    VEX_ASSERT(uv_timer_init(&server->loop, &server->beat_timer) == 0);
     VEX_ASSERT(uv_signal_init(&server->loop, &server->signals[0]) == 0);
     VEX_ASSERT(uv_signal_init(&server->loop, &server->signals[1]) == 0);
     server->listener.data = server;
     server->turn_end.data = server;
     server->drain_timer.data = server;
+    server->beat_timer.data = server;
     server->signals[0].data = server;
     server->signals[1].data = server;
     uint32_t lanes[VEXI_LANE_COUNT] = {0};
@@ -240,7 +267,13 @@ static vex_status start(vexi_server *server, vex_error *err) {
     VEX_TRY(vexi_pool_create(server->env, &server->loop, lanes, &server->pool, err));
     VEX_TRY(listen_on(server, err));
     fit_client_max(server);
+    VEX_TRY(open_http(server, err));
     VEX_TRY(open_lake(server, err));
+    if (server->http != NULL) {
+        on_beat(&server->beat_timer);
+        uv_timer_start(&server->beat_timer, on_beat, BEAT_MS, BEAT_MS);
+    }
+    set_phase(server, VEXI_PHASE_SERVING);
     uv_check_start(&server->turn_end, on_turn_end);
     uv_signal_start(&server->signals[0], on_signal, SIGTERM);
     uv_signal_start(&server->signals[1], on_signal, SIGINT);
@@ -256,6 +289,7 @@ static void stop(vexi_server *server) {
     close_handle((uv_handle_t *)&server->turn_end);
     close_handle((uv_handle_t *)&server->drain_timer);
     close_handle((uv_handle_t *)&server->linger_timer);
+    close_handle((uv_handle_t *)&server->beat_timer);
     close_handle((uv_handle_t *)&server->signals[0]);
     close_handle((uv_handle_t *)&server->signals[1]);
     uv_run(&server->loop, UV_RUN_DEFAULT);
@@ -297,6 +331,8 @@ static int serve(vexi_server *server) {
                           err.message);
             result = 1;
         }
+        vexi_http_stop(server->http);
+        server->http = NULL;
         if (vex_lake_close(server->lake, &err) != VEX_OK) {
             vexi_log_line(&server->log, VEXI_LOG_ERROR, "server", "closing the lake failed: %s",
                           err.message);
@@ -304,6 +340,7 @@ static int serve(vexi_server *server) {
         }
         vexi_log_line(&server->log, VEXI_LOG_INFO, "server", "stopped exit=%d", result);
     }
+    vexi_http_stop(server->http);
     return result;
 }
 
@@ -330,11 +367,17 @@ int vexi_serve_command(int argc, char **argv) {
         server->env = env;
         server->log = (vexi_log_sink){.level = (int)server->settings.log_level, .fd = 2};
         server->start_ns = vexi_monotonic_ns(env);
+        server->start_wall_us = vexi_wall_us(env);
+        vexi_metrics_init(&server->metrics);
         for (int i = 0; i < 40; i++) {
             server->run_id[i] = "0123456789abcdef"[vexi_random_u64(env) % 16];
         }
         vexi_command_map_init(&server->commands);
+        size_t count;
+        server->command_table = vexi_commands(&count);
+        VEX_ASSERT(count <= VEXI_METRIC_COMMANDS_MAX);
         result = serve(server);
+        vexi_metrics_deinit(&server->metrics);
     }
     vexi_free(env, server);
     vexi_env_system_destroy(env);

@@ -19,7 +19,9 @@
 #include "base/buffer.h"
 #include "base/bytes.h"
 #include "resp/resp.h"
+#include "server/http.h"
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/pool.h"
 #include "server/settings.h"
 
@@ -118,7 +120,9 @@ struct vexi_run {
     uint32_t count;
     size_t size_bytes; /* of a write: bytes of its arguments */
     vexi_resp_protocol protocol;
-    bool done; /* the loop's */
+    bool done;            /* the loop's */
+    uint64_t begin_ns;    /* the loop's: when it was started */
+    uint32_t error_count; /* of its commands, answered by an error */
     vexi_buffer reply;
     /* A get that the loop has begun: rows that only wait to be written. */
     struct ArrowSchema schema;
@@ -126,11 +130,13 @@ struct vexi_run {
     uint64_t row_cost; /* of a get that is done: bytes of a reply for an id, roughly; 0: unknown */
     uint32_t weight;   /* of a read: its share of what one client may have under way */
     /* Of a search job's first run. */
-    uint64_t busy_ns;     /* what all of the job took */
-    uint64_t expected_ns; /* the loop's: what it was expected to take */
-    bool damage;          /* a search failed because of what is stored */
-    uint64_t changes;     /* the loop's: vexi_search_changes when it began */
-    uint64_t search_key;  /* the loop's: of vexi_search_cost; 0: the arguments cannot be read */
+    uint64_t busy_ns;      /* what all of the job took */
+    uint64_t expected_ns;  /* the loop's: what it was expected to take */
+    bool damage;           /* a search failed because of what is stored */
+    vex_string collection; /* the loop's: that is searched; in the client's input; size 0: it cannot
+                              be read */
+    uint64_t changes;      /* the loop's: vexi_search_changes when it began */
+    uint64_t search_key;   /* the loop's: of vexi_search_cost; 0: the arguments cannot be read */
 };
 
 /* ---- Clients --------------------------------------------------------------------------------- */
@@ -210,22 +216,6 @@ typedef struct vexi_search_cost {
 
 /* ---- Server ---------------------------------------------------------------------------------- */
 
-/* Written by the loop, read by any thread. */
-typedef struct vexi_metrics {
-    _Atomic uint64_t commands;
-    _Atomic uint64_t connections;
-    _Atomic uint64_t connections_rejected;
-    _Atomic uint64_t clients;
-    _Atomic uint64_t input_bytes;
-    _Atomic uint64_t output_bytes;
-    _Atomic uint64_t errors; /* replies of protocol and limit errors */
-    _Atomic uint64_t searches;
-    _Atomic uint64_t searches_on_loop;
-    _Atomic uint64_t rows_written;
-    _Atomic uint64_t gets;
-    _Atomic uint64_t gets_on_loop; /* commands, as gets */
-} vexi_metrics;
-
 struct vexi_server {
     vexi_env *env;
     vexi_settings settings; /* immutable once serving; CONFIG GET and handlers read it */
@@ -234,6 +224,8 @@ struct vexi_server {
     vexi_command_map commands;
     char run_id[41]; /* immutable */
     uint64_t start_ns;
+    int64_t start_wall_us;             /* immutable */
+    const vexi_command *command_table; /* immutable: numbers of commands count from here */
     vexi_metrics metrics;
 
     /* The loop's from here on. */
@@ -243,6 +235,8 @@ struct vexi_server {
     uv_check_t turn_end;
     uv_timer_t drain_timer;
     uv_timer_t linger_timer;
+    uv_timer_t beat_timer; /* turns the loop for metrics.beat_ns, with an HTTP port */
+    vexi_http *http;       /* NULL: none */
     size_t linger_count;
     vexi_pool *pool;
     uint32_t port;
@@ -269,19 +263,6 @@ struct vexi_server {
     bool skip_flush; /* a second signal came */
 };
 
-/* Count on the loop thread: a plain add, readable from others. */
-static inline void vexi_metric_add(_Atomic uint64_t *metric, uint64_t value) {
-    atomic_store_explicit(metric, atomic_load_explicit(metric, memory_order_relaxed) + value,
-                          memory_order_relaxed);
-}
-/* The same from any thread. */
-static inline void vexi_metric_add_shared(_Atomic uint64_t *metric, uint64_t value) {
-    atomic_fetch_add_explicit(metric, value, memory_order_relaxed);
-}
-static inline uint64_t vexi_metric_get(const _Atomic uint64_t *metric) {
-    return atomic_load_explicit(metric, memory_order_relaxed);
-}
-
 /* client.c: sockets, input and output. */
 void vexi_client_accept(vexi_server *server);
 /* Parse and execute what the input holds, write the replies. */
@@ -304,6 +285,8 @@ bool vexi_execute(vexi_client *client);
 #define VEXI_OUTPUT_PAUSE_SIZE (256u << 10)
 /* A run's job is done (on the loop). */
 void vexi_run_finish(vexi_run *run);
+/* Answer request i of a run with an error, and count it. By whoever has the run. */
+void vexi_run_error(vexi_run *run, const vex_error *err);
 void vexi_runs_free(vexi_server *server);
 
 static inline const vex_string *vexi_run_arguments(const vexi_run *run, uint32_t i,
@@ -335,6 +318,10 @@ void vexi_search_changed(vexi_server *server, vex_string collection);
 void vexi_explain_blob(vex_error *err);
 
 /* serve.c */
+/* Read an address to listen on; `flag` names it in messages. *loopback: no other machine sees it.
+ */
+vex_status vexi_parse_address(const char *flag, const char *text, uint64_t port,
+                              struct sockaddr_storage *out, bool *loopback, vex_error *err);
 void vexi_server_drain(vexi_server *server, const char *why);
 /* While draining: end the loop if nothing is left to wait for. */
 void vexi_server_drain_step(vexi_server *server);

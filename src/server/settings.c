@@ -11,6 +11,7 @@ typedef enum setting_kind {
     SETTING_SECRET, /* text that is never shown */
     SETTING_NUMBER,
     SETTING_BYTES,  /* a number with an optional kb, mb or gb behind it */
+    SETTING_PORT,   /* a number, or off */
     SETTING_SWITCH, /* yes or no; as a flag without a value: yes */
     SETTING_CHOICE, /* one of `choices`, separated by |; its index */
     SETTING_FOLDERS /* may be given several times */
@@ -54,6 +55,10 @@ static const setting table[] = {
      "Address to listen on. One that is not loopback needs --requirepass."},
     {"port", SETTING_NUMBER, AT(port), "N", "6390", 0, 65535, NULL,
      "Port to listen on; 0 takes a free one and logs it."},
+    {"http-port", SETTING_PORT, AT(http_port), "N|off", "off", 0, 65535, NULL,
+     "Port for /metrics, /health and /ready (docs/operations.md); 0 takes a free one and logs it."},
+    {"http-bind", SETTING_TEXT, AT(http_bind), "ADDRESS", "127.0.0.1", 0, 0, NULL,
+     "Address of that port. It asks for no password and tells names of collections."},
     {"config", SETTING_TEXT, AT(config), "FILE", "", 0, 0, NULL,
      "Read settings from a file, a `key value` on each line; flags win."},
     {"requirepass", SETTING_SECRET, AT(requirepass), "PASSWORD", "", 0, 0, NULL,
@@ -182,6 +187,12 @@ static vex_status set(vexi_settings *settings, const setting *entry, vex_string 
         folder[value.size] = '\0';
         return VEX_OK;
     }
+    case SETTING_PORT:
+        if (vexi_string_is(value, "off")) {
+            *number_of(settings, entry) = VEXI_PORT_OFF;
+            return VEX_OK;
+        }
+        /* fall through */
     case SETTING_NUMBER:
     case SETTING_BYTES: {
         uint64_t number;
@@ -190,7 +201,9 @@ static vex_status set(vexi_settings *settings, const setting *entry, vex_string 
             return vexi_fail(err, VEX_INVALID, "%s: '%.*s' is not a number from %llu to %llu%s",
                              entry->name, shown, value.data, (unsigned long long)entry->least,
                              (unsigned long long)entry->most,
-                             entry->kind == SETTING_BYTES ? " (kb, mb, gb may follow)" : "");
+                             entry->kind == SETTING_BYTES  ? " (kb, mb, gb may follow)"
+                             : entry->kind == SETTING_PORT ? " or off"
+                                                           : "");
         }
         *number_of(settings, entry) = number;
         return VEX_OK;
@@ -392,6 +405,12 @@ bool vexi_settings_at(const vexi_settings *settings, size_t i, const char **name
         break;
     case SETTING_SECRET:
         break;
+    case SETTING_PORT:
+        if (number == VEXI_PORT_OFF) {
+            snprintf(value, size, "off");
+            break;
+        }
+        /* fall through */
     case SETTING_NUMBER:
     case SETTING_BYTES:
         snprintf(value, size, "%llu", (unsigned long long)number);

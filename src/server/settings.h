@@ -7,6 +7,7 @@
 
 #define VEXI_TEXT_SETTING_SIZE 1024u
 #define VEXI_IMPORT_DIRS_MAX   16u
+#define VEXI_PORT_OFF          UINT64_MAX
 
 typedef struct vexi_settings {
     char lake[VEXI_TEXT_SETTING_SIZE];
@@ -22,6 +23,8 @@ typedef struct vexi_settings {
     char import_dirs[VEXI_IMPORT_DIRS_MAX][VEXI_TEXT_SETTING_SIZE];
     uint64_t import_dir_count;
     uint64_t port;
+    char http_bind[VEXI_TEXT_SETTING_SIZE];
+    uint64_t http_port;  /* VEXI_PORT_OFF: none */
     uint64_t durability; /* a vex_durability */
     uint64_t sync_interval_ms;
     uint64_t flush_size_bytes;

@@ -24,6 +24,7 @@ TEST(flags) {
                    "serve --port 7000 --lake=mem:// --durability interval --flush-size 128mb "
                    "--import-dir /a --import-dir /b --read-only --memory 2g"));
     CHECK_EQ(settings.port, 7000);
+    CHECK_EQ(settings.http_port, VEXI_PORT_OFF);
     CHECK(strcmp(settings.lake, "mem://") == 0);
     CHECK_EQ(settings.durability, VEX_DURABILITY_INTERVAL);
     CHECK_EQ(settings.flush_size_bytes, 128 << 20);
@@ -36,6 +37,10 @@ TEST(flags) {
     CHECK_EQ(settings.port, 6390);
     CHECK_EQ(settings.durability, VEX_DURABILITY_ALWAYS);
     CHECK(strcmp(settings.bind, "127.0.0.1") == 0);
+    CHECK_OK(parse(&settings, &request, &err, "serve --http-port 9390"));
+    CHECK_EQ(settings.http_port, 9390);
+    CHECK_OK(parse(&settings, &request, &err, "serve --http-port 0 --http-port off"));
+    CHECK_EQ(settings.http_port, VEXI_PORT_OFF);
     CHECK_OK(parse(&settings, &request, &err, "serve --help"));
     CHECK(request.help);
 }
@@ -49,6 +54,7 @@ TEST(bad_flags) {
                {"serve --port", "--port needs a value"},
                {"serve --port x", "port: 'x' is not a number from 0 to 65535"},
                {"serve --port 65536", "port: '65536'"},
+               {"serve --http-port on", "http-port: 'on' is not a number from 0 to 65535 or off"},
                {"serve --port 1k", "port: '1k'"},
                {"serve --port 99999999999999999999", "port: "},
                {"serve --flush-size 64tb", "flush-size: '64tb'"},

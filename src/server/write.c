@@ -34,6 +34,7 @@ static void refuse_job(vexi_job *job) {
     for (uint32_t i = 0; i < run->count; i++) {
         vexi_resp_error(&run->reply, "ERR out of memory");
     }
+    run->error_count = run->count;
 }
 
 void vexi_write_enqueue(vexi_server *server, vex_string collection, vexi_run *run) {
@@ -337,11 +338,12 @@ static void put_run(write_job *job) {
             const put_outcome *outcome = memory ? &outcomes[n++] : NULL;
             if (outcome == NULL || (outcome->status != VEX_OK && outcome->error == NULL)) {
                 vexi_resp_error(&run->reply, "ERR out of memory");
+                run->error_count++;
             } else if (outcome->status == VEX_OK) {
                 vexi_buffer_append(&run->reply, "+OK\r\n", 5);
                 stored++;
             } else {
-                vexi_reply_error(&run->reply, outcome->error);
+                vexi_run_error(run, outcome->error);
             }
         }
     }
@@ -367,7 +369,7 @@ static void delete_one(vexi_run *run, uint32_t i, vexi_arena *arena) {
         status = vex_delete(run->server->lake, collection, arguments, count, existed, &err);
     }
     if (status != VEX_OK) {
-        vexi_reply_error(&run->reply, &err);
+        vexi_run_error(run, &err);
         return;
     }
     int64_t found = 0;

@@ -17,6 +17,7 @@
 
 #include "base/arena.h"
 #include "base/bytes.h"
+#include "base/histogram.h"
 
 typedef struct vexi_store vexi_store;
 typedef struct vexi_log_file vexi_log_file;
@@ -124,11 +125,28 @@ typedef struct vexi_store_ops {
     void (*destroy)(vexi_store *store);
 } vexi_store_ops;
 
+/* What the operations of one kind did. Any thread. */
+typedef struct vexi_store_counter {
+    vexi_histogram latency;
+    _Atomic uint64_t errors; /* VEX_NOT_FOUND and VEX_EXISTS are none */
+    _Atomic uint64_t bytes;
+} vexi_store_counter;
+
+typedef struct vexi_store_counters {
+    vexi_store_counter kinds[VEX_STORE_OPERATION_COUNT];
+} vexi_store_counters;
+
 /* Begins every implementation's struct. */
 struct vexi_store {
     const vexi_store_ops *ops;
     const vexi_env *env;
+    vexi_store_counters *counters; /* borrowed; NULL: nothing is counted. Set before the first call
+                                      by vexi_store_count */
 };
+
+/* Count all operations that go through the wrappers below. `counters` outlives the store. A store
+ * that wraps another counts what it is asked for, not what it asks. */
+void vexi_store_count(vexi_store *store, vexi_store_counters *counters);
 
 /* Begins every implementation's log struct. */
 struct vexi_log_file {

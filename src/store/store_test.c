@@ -721,4 +721,64 @@ TEST(bodies) {
     vex_test_s3_close(&s3_server);
 }
 
-TEST_MAIN(RUN(bodies); RUN(without_mapping); RUN(allocations_fail))
+/* ---- Counting -------------------------------------------------------------------------------- */
+
+static uint64_t counted(const vexi_store_counters *counters, vex_store_operation kind) {
+    uint64_t count = 0;
+    for (uint32_t b = 0; b < VEXI_HISTOGRAM_BUCKETS; b++) {
+        count += counters->kinds[kind].latency.buckets[b];
+    }
+    return count;
+}
+
+/* Faults, so that failures are counted too. */
+TEST(counting) {
+    vexi_env *env = vex_test_env();
+    vexi_store *store;
+    CHECK_OK(vexi_store_mem_create(env, &store, &err));
+    vexi_fault_plan plan = {.seed = 1};
+    CHECK_OK(vexi_store_fault_create(env, store, &plan, &store, &err));
+    static vexi_store_counters c;
+    vexi_store_count(store, &c);
+    uint8_t bytes[100] = {0};
+    vexi_span parts[2] = {vexi_span_of(bytes, 100), vexi_span_of(bytes, 11)};
+    CHECK_OK(vexi_store_put(store, "a", parts, 2, &err));
+    CHECK_OK(vexi_store_put_if_absent(store, "b", parts, 1, &err));
+    CHECK_FAILS(VEX_EXISTS, vexi_store_put_if_absent(store, "b", parts, 1, &err));
+    vexi_range ranges[2] = {{.offset = 0, .size = 10, .target = bytes},
+                            {.offset = 50, .size = 20, .target = bytes + 10}};
+    CHECK_OK(vexi_store_get(store, "a", ranges, 2, &err));
+    CHECK_FAILS(VEX_NOT_FOUND, vexi_store_get(store, "absent", ranges, 2, &err));
+    CHECK_FAILS(VEX_INVALID, vexi_store_get(store, "..", ranges, 2, &err)); /* reaches no store */
+    vexi_log_file *log;
+    CHECK_OK(vexi_store_log_create(store, "log", &log, &err));
+    CHECK_OK(vexi_store_log_append(log, parts, 2, &err));
+    CHECK_OK(vexi_store_log_sync(log, &err));
+    vexi_store_log_close(log);
+    vexi_mapping mapping;
+    CHECK_OK(vexi_store_map(store, "a", &mapping, &err));
+    vexi_store_unmap(store, &mapping);
+    CHECK_EQ(c.kinds[VEX_STORE_MAP].bytes, 111);
+    plan.fail_at = 1;
+    vexi_store_fault_set(store, &plan);
+    CHECK_FAILS(VEX_IO, vexi_store_put(store, "a", parts, 1, &err));
+    static const char *const names[] = {"a", "b", "log"};
+    CHECK_OK(vexi_store_remove_many(store, names, 3, &err));
+    CHECK_EQ(counted(&c, VEX_STORE_PUT), 2);
+    CHECK_EQ(c.kinds[VEX_STORE_PUT].bytes, 111);
+    CHECK_EQ(c.kinds[VEX_STORE_PUT].errors, 1);
+    CHECK_EQ(counted(&c, VEX_STORE_PUT_IF_ABSENT), 2);
+    CHECK_EQ(c.kinds[VEX_STORE_PUT_IF_ABSENT].bytes, 100);
+    CHECK_EQ(c.kinds[VEX_STORE_PUT_IF_ABSENT].errors, 0);
+    CHECK_EQ(counted(&c, VEX_STORE_GET), 2);
+    CHECK_EQ(c.kinds[VEX_STORE_GET].bytes, 30);
+    CHECK_EQ(c.kinds[VEX_STORE_GET].errors, 0);
+    CHECK_EQ(counted(&c, VEX_STORE_LOG_CREATE), 1);
+    CHECK_EQ(counted(&c, VEX_STORE_LOG_APPEND), 1);
+    CHECK_EQ(c.kinds[VEX_STORE_LOG_APPEND].bytes, 111);
+    CHECK_EQ(counted(&c, VEX_STORE_LOG_SYNC), 1);
+    CHECK_EQ(counted(&c, VEX_STORE_REMOVE), store->ops->remove_many != NULL ? 1 : 3);
+    vexi_store_destroy(store);
+}
+
+TEST_MAIN(RUN(counting); RUN(bodies); RUN(without_mapping); RUN(allocations_fail))

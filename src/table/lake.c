@@ -549,3 +549,20 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     vexi_free(env, lake);
     return status;
 }
+
+/* ---- Watching -------------------------------------------------------------------------------- */
+
+void vexi_lake_describe(vexi_lake *lake, vex_lake_stats *out) {
+    out->memtable_size_bytes = __atomic_load_n(&lake->memory_bytes, __ATOMIC_RELAXED);
+    out->memtable_limit_bytes = lake->config.memory_limit_bytes;
+    out->graph_size_bytes = __atomic_load_n(&lake->core->graph_bytes, __ATOMIC_RELAXED);
+    out->graph_limit_bytes = lake->config.graph_memory_bytes;
+    if (lake->wal != NULL) {
+        vexi_wal_describe(lake->wal, out);
+    }
+}
+
+vex_status vexi_lake_probe(vexi_lake *lake, vex_error *err) {
+    uint64_t size;
+    return vexi_store_size(lake->core->store, ".vexlake/format", &size, err);
+}

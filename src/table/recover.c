@@ -463,6 +463,7 @@ static vex_status start_log(recovery *r, vex_error *err) {
         number = file->number + 1;
         if (file->valid) {
             old[old_count] = file->old;
+            old[old_count].size_bytes = file->size;
             old[old_count++].number = file->number;
             cut = file->cut != UINT64_MAX ? file->cut : file->whole;
         } else {

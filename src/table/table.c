@@ -158,6 +158,14 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     out->version = table->version;
     out->flush_count = table->flush_count;
     snprintf(out->last_error, sizeof out->last_error, "%s", table->last_error);
+    bool waiting = table->sealed_count > 0 || (table->active.memtable != NULL &&
+                                               vexi_memtable_count(table->active.memtable) > 0);
+    if (waiting) {
+        uint64_t now_ns = vexi_monotonic_ns(table->core->env);
+        uint64_t since_ns =
+            table->sealed_count > 0 ? table->sealed[0].since_ns : table->active_since_ns;
+        out->memtable_age_ns = now_ns > since_ns ? now_ns - since_ns : 1;
+    }
     pthread_mutex_unlock(&table->state_lock);
     return VEX_OK;
 }
@@ -200,6 +208,7 @@ vex_status table_seal(vexi_table *table, vex_error *err) {
         vexi_memtable_release(fresh);
         return status;
     }
+    table->active.since_ns = table->active_since_ns;
     table->sealed[table->sealed_count++] = table->active;
     table->active = (table_memtable){.memtable = fresh};
     table->changes++;

@@ -49,6 +49,11 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
  * are released; the store's lock goes when this returns. */
 vex_status vexi_lake_close(vexi_lake *lake, vex_error *err);
 
+/* All of vex_lake_stats but the store's counters. */
+void vexi_lake_describe(vexi_lake *lake, vex_lake_stats *out);
+/* Whether the store answers: asks for the size of the lake's format file. */
+vex_status vexi_lake_probe(vexi_lake *lake, vex_error *err);
+
 vex_status vexi_lake_create_table(vexi_lake *lake, vex_string name, const vexi_schema *schema,
                                   vex_error *err);
 vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err);

@@ -44,6 +44,7 @@ typedef struct table_memtable {
     vexi_memtable *memtable;
     vexi_bits *hidden; /* its tombstones and superseded rows; view lock; or NULL */
     uint64_t resolved; /* rows whose ids were looked up in the older sources; view lock */
+    uint64_t since_ns; /* of a sealed one: when its first row came; state lock */
 } table_memtable;
 
 enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3 };

@@ -15,6 +15,7 @@ typedef struct file_entry {
 typedef struct wal_file {
     struct wal_file *next; /* younger */
     uint64_t number;
+    uint64_t size_bytes; /* mutex; of the current file, as the last leader left it */
     file_entry *entries;
     size_t entry_count;
     size_t entry_capacity;
@@ -46,7 +47,18 @@ struct vexi_wal {
     uint64_t sync_due_ns; /* interval durability: when what is not synced must be */
     bool sync_queued;     /* interval durability; mutex */
     vexi_task sync_task;
+
+    /* For vexi_wal_describe, as the last leader left them; mutex. */
+    uint64_t told_unsynced;
+    bool told_broken;
 };
+
+/* Note what the leader left. The mutex is held and nobody leads. */
+static void tell(vexi_wal *wal) {
+    wal->current->size_bytes = wal->size;
+    wal->told_unsynced = wal->size - wal->synced_size;
+    wal->told_broken = wal->broken;
+}
 
 void vexi_wal_file_name(uint64_t number, char out[64]) {
     snprintf(out, 64, ".vexlake/wal/%020llu.wal", (unsigned long long)number);
@@ -95,6 +107,7 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
         return status;
     }
     vexi_store_log_close(wal->log);
+    uint64_t previous_size = wal->size; /* 0: the first of this process */
     wal->log = log;
     wal->size = sizeof bytes;
     wal->synced_size = sizeof bytes;
@@ -104,10 +117,12 @@ static vex_status file_begin(vexi_wal *wal, uint64_t previous_cut, vex_error *er
     pthread_mutex_lock(&wal->mutex);
     if (wal->current != NULL) {
         wal->current->next = file;
+        wal->current->size_bytes = previous_size != 0 ? previous_size : wal->current->size_bytes;
     } else {
         wal->oldest = file;
     }
     wal->current = file;
+    file->size_bytes = sizeof bytes;
     pthread_mutex_unlock(&wal->mutex);
     return VEX_OK;
 }
@@ -139,6 +154,7 @@ vex_status vexi_wal_create(const vexi_env *env, vexi_store *store, const vexi_wa
             break;
         }
         file->number = old[i].number;
+        file->size_bytes = old[i].size_bytes;
         if (wal->current != NULL) {
             wal->current->next = file;
         } else {
@@ -405,6 +421,7 @@ vex_status vexi_wal_commit(vexi_wal *wal, vexi_wal_write *write, vex_error *err)
             pthread_mutex_lock(&wal->mutex);
         }
         wal->leading = false;
+        tell(wal);
         if (wal->first != NULL) {
             pthread_cond_signal(&wal->first->turn);
         }
@@ -454,9 +471,21 @@ static void sync_run(void *argument) {
     }
     pthread_mutex_lock(&wal->mutex);
     wal->leading = false;
+    tell(wal);
     if (wal->first != NULL) {
         pthread_cond_signal(&wal->first->turn);
     }
+    pthread_mutex_unlock(&wal->mutex);
+}
+
+void vexi_wal_describe(vexi_wal *wal, vex_lake_stats *out) {
+    pthread_mutex_lock(&wal->mutex);
+    for (const wal_file *file = wal->oldest; file != NULL; file = file->next) {
+        out->log_file_count++;
+        out->log_size_bytes += file->size_bytes;
+    }
+    out->log_unsynced_bytes = wal->told_unsynced;
+    out->log_failed = wal->told_broken;
     pthread_mutex_unlock(&wal->mutex);
 }
 

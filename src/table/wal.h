@@ -55,6 +55,7 @@ typedef struct vexi_wal_config {
 /* What recovery learned about a file that is still there. */
 typedef struct vexi_wal_old_file {
     uint64_t number;
+    uint64_t size_bytes;
     size_t entry_count;
     struct {
         char collection[37];
@@ -82,6 +83,9 @@ vex_status vexi_wal_settle(vexi_wal *wal, vex_error *err);
 /* The collection has committed everything up to `sequence` (UINT64_MAX: it is dropped): delete the
  * files that nothing needs any more. */
 void vexi_wal_committed(vexi_wal *wal, const char collection[37], uint64_t sequence);
+
+/* The log fields of vex_lake_stats, as the last group left them; waits for no leader. */
+void vexi_wal_describe(vexi_wal *wal, vex_lake_stats *out);
 
 /* ".vexlake/wal/00000000000000000001.wal"; out holds 64 bytes. */
 void vexi_wal_file_name(uint64_t number, char out[64]);
