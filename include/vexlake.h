@@ -252,9 +252,10 @@ typedef struct vex_lake_options {
  * in memory, or "s3://bucket/prefix" for one in a bucket, with read_only. Makes it unless read_only
  * or must_exist; replays the write-ahead log.
  *
- * VEX_INVALID      the URI or an option; of S3 also what the server says of bucket, keys and
- * region. VEX_IO           the folder or the S3 server cannot be reached. VEX_BUSY         another
- * process holds the lake for writing. VEX_NOT_FOUND    there is no lake and none may be made.
+ * VEX_INVALID      the URI or an option; of S3 also what the server says of bucket and keys.
+ * VEX_IO           the folder or the S3 server cannot be reached.
+ * VEX_BUSY         another process holds the lake for writing.
+ * VEX_NOT_FOUND    there is no lake and none may be made.
  * VEX_UNSUPPORTED  the lake was made by a newer format version, or is on s3:// and to be written.
  * VEX_CORRUPT      a log record that was acknowledged does not match its checksum. */
 VEX_API VEX_MUST_USE vex_status vex_lake_open(const char *uri, const vex_lake_options *options,

@@ -311,7 +311,11 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
 static bool take_submitted(vexi_s3_client *client) {
     (void)pthread_mutex_lock(&client->mutex);
     while (client->submitted.first != NULL) {
-        push(&client->ready, pop(&client->submitted));
+        vexi_s3_call *call = pop(&client->submitted);
+        if (call->delay_ms > 0) {
+            call->due_ns = vexi_monotonic_ns(client->env) + call->delay_ms * (uint64_t)1000000;
+        }
+        push(call->delay_ms > 0 ? &client->delayed : &client->ready, call);
     }
     bool stop = client->stop;
     (void)pthread_mutex_unlock(&client->mutex);

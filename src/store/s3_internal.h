@@ -244,6 +244,7 @@ typedef struct vexi_s3_call {
     const vexi_range *ranges;
     size_t range_count;
     bool is_independent; /* its failure does not end the group's other calls */
+    uint32_t delay_ms;   /* before its first attempt */
 
     vex_status status;
     vex_error error;

@@ -17,10 +17,8 @@
  * equal bytes count as ours only if one of our attempts may have arrived: callers make the bytes of
  * every attempt unique. Where nothing can be read, or nothing is there although an attempt may
  * still be on its way, the outcome is unknown. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "store/s3_internal.h"
 
@@ -414,11 +412,13 @@ static presence look(vexi_s3_store *store, const char *name, const vexi_buffer *
  * not there: to be asked again. */
 static vex_status put_if_absent_once(vexi_s3_store *store, const char *name,
                                      const vexi_buffer *path, const vexi_span *parts, size_t count,
-                                     uint64_t size, bool *hidden, vex_error *err) {
+                                     uint64_t size, uint32_t delay_ms, bool *hidden,
+                                     vex_error *err) {
     char crc[VEXI_S3_CRC_SIZE], put_id[VEXI_S3_PUT_ID_SIZE + 1];
     *hidden = false;
     vexi_random_uuid(store->base.env, put_id);
     vexi_s3_call call = put_call(name, path, parts, count, size, crc);
+    call.delay_ms = delay_ms;
     vexi_s3_call_header(&call, "if-none-match", "*");
     vexi_s3_call_header(&call, "x-amz-meta-vexlake-put", put_id);
     vex_error problem = {0};
@@ -452,12 +452,6 @@ static vex_status put_if_absent_once(vexi_s3_store *store, const char *name,
                           "it is not known whether %s was put: %.300s", name, problem.message);
 }
 
-static void pause_ms(uint32_t ms) {
-    struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
-    }
-}
-
 /* A server may refuse for an object that another call is still making, before it can be read
  * (versitygw 1.8 with metadata in a sidecar). VEX_EXISTS promises that it is there, and the other
  * call may yet fail: so it is asked again until one of the two is seen. */
@@ -465,12 +459,11 @@ static vex_status put_if_absent(vexi_s3_store *store, const char *name, const ve
                                 const vexi_span *parts, size_t count, uint64_t size,
                                 vex_error *err) {
     bool hidden = true;
+    uint32_t delay_ms = 0;
     vex_status status = VEX_OK;
     for (uint32_t round = 0; round < HIDDEN_ROUNDS && hidden; round++) {
-        if (round > 0) {
-            pause_ms((uint32_t)HIDDEN_PAUSE_MS << (round - 1));
-        }
-        status = put_if_absent_once(store, name, path, parts, count, size, &hidden, err);
+        status = put_if_absent_once(store, name, path, parts, count, size, delay_ms, &hidden, err);
+        delay_ms = delay_ms == 0 ? HIDDEN_PAUSE_MS : 2 * delay_ms;
     }
     return status;
 }
