@@ -1,11 +1,13 @@
 /* One body of tests over every store: in memory, files on the real disk, files on the simulated
- * one, a bucket of an S3 server where there is one, and behind a fault store without faults; then
- * what is common to them (names, objects) and put_if_absent under racing threads. */
+ * one, a bucket of an S3 server where there is one, behind a fault store without faults, and behind
+ * a cache over memory (of both levels) and over files; then what is common to them (names, objects)
+ * and put_if_absent under racing threads. */
 #include "store/store.h"
 
 #include <pthread.h>
 
 #include "check.h"
+#include "store/cache.h"
 #include "store/disk.h"
 #include "store/test_folder.h"
 #include "store/test_s3_server.h"
@@ -25,11 +27,23 @@ typedef enum backing {
     BACKING_POSIX,
     BACKING_SIM,
     BACKING_FAULT,
+    BACKING_CACHE_MEM,
+    BACKING_CACHE_FILE,
     BACKING_S3,
     BACKING_COUNT
 } backing;
 
-static const char *const backing_names[BACKING_COUNT] = {"mem", "posix", "sim", "fault", "s3"};
+static const char *const backing_names[BACKING_COUNT] = {
+    "mem", "posix", "sim", "fault", "cache, mem", "cache, file", "s3"};
+
+static vexi_store *cache_over(const vexi_env *env, vexi_store *inner,
+                              const vexi_cache_config *config, vexi_disk *disk) {
+    vexi_cache_config whole = *config;
+    whole.disk = disk;
+    vexi_store *store = NULL;
+    CHECK_OK(vexi_store_cache_create(env, inner, &whole, &store, &err));
+    return store;
+}
 
 static fixture fixture_open(backing kind) {
     fixture f = {0};
@@ -42,6 +56,16 @@ static fixture fixture_open(backing kind) {
         CHECK_OK(vexi_disk_sim_create(env, 1, &f.disk, &err));
         CHECK_OK(vexi_store_file_create(env, f.disk, "some/root", true, &f.store, &err));
         break;
+    case BACKING_CACHE_MEM: {
+        const vexi_cache_config config = {.memory_bytes = 1 << 16,
+                                          .block_size = 1 << 12,
+                                          .folder = "cache",
+                                          .disk_bytes = 1 << 20};
+        CHECK_OK(vexi_disk_sim_create(env, 1, &f.disk, &err));
+        CHECK_OK(vexi_store_mem_create(env, &f.store, &err));
+        f.store = cache_over(env, f.store, &config, f.disk);
+        break;
+    }
     case BACKING_S3:
         f.store = vex_test_s3_store(&s3_server, "store");
         break;
@@ -57,6 +81,10 @@ static fixture fixture_open(backing kind) {
         if (kind == BACKING_FAULT) {
             vexi_fault_plan plan = {.seed = 7};
             CHECK_OK(vexi_store_fault_create(env, f.store, &plan, &f.store, &err));
+        }
+        if (kind == BACKING_CACHE_FILE) {
+            const vexi_cache_config config = {.memory_bytes = 1 << 20};
+            f.store = cache_over(env, f.store, &config, NULL);
         }
         break;
     }
