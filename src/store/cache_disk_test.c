@@ -291,7 +291,7 @@ TEST(crashes) {
     uint64_t found = 0, corrupt = 0;
     uint64_t first = vex_test_seed(3);
     for (uint64_t step = 0; step <= steps; step++) {
-        for (uint64_t variant = 0; variant < vex_test_effort(2); variant++) {
+        for (uint64_t variant = 0; variant < vex_test_effort(1); variant++) {
             vex_test_inner inner = vex_test_inner_make();
             vex_test_put(inner.store, "big", 77, 60 * BLOCK);
             vexi_disk *disk = NULL;
@@ -718,10 +718,9 @@ static void *work(void *argument) {
 
 TEST(threads) {
     vex_test_inner inner = vex_test_inner_make();
-    vex_test_folder folder = vex_test_folder_make();
     vexi_disk *disk = NULL;
-    CHECK_OK(vexi_disk_posix_create(vex_test_env(), &disk, &err));
-    vexi_store *store = open_cache(vex_test_env(), &inner, disk, folder.path, 100 * BLOCK);
+    CHECK_OK(vexi_disk_sim_create(vex_test_env(), 1, &disk, &err));
+    vexi_store *store = open_cache(vex_test_env(), &inner, disk, "c", 100 * BLOCK);
     vex_test_put(store, "shared", 9, 203 * BLOCK);
     pthread_t threads[THREAD_COUNT];
     worker workers[THREAD_COUNT];
@@ -740,7 +739,6 @@ TEST(threads) {
     CHECK(c.memory_bytes <= MEMORY);
     vexi_store_destroy(store);
     vexi_disk_destroy(disk);
-    vex_test_folder_remove(&folder);
     vex_test_inner_free(&inner);
 }
 

@@ -10,23 +10,29 @@
 #include "check.h"
 #include "store/store.h"
 
-/* Byte `offset` of the object of a seed. */
-static inline uint8_t vex_test_byte(uint64_t seed, uint64_t offset) {
-    return (uint8_t)(vexi_random_mix(seed * 1000003 + offset / 8) >> (offset % 8 * 8));
+/* Bytes `offset` to `offset` + 7 of the object of a seed, `offset` a multiple of 8. */
+static inline uint64_t vex_test_word(uint64_t seed, uint64_t offset) {
+    return vexi_random_mix(seed * 1000003 + offset / 8);
 }
 
 static inline void vex_test_fill(uint8_t *bytes, uint64_t seed, uint64_t offset, size_t size) {
+    uint64_t word = vex_test_word(seed, offset);
     for (size_t i = 0; i < size; i++) {
-        bytes[i] = vex_test_byte(seed, offset + i);
+        uint64_t at = offset + i;
+        word = at % 8 == 0 ? vex_test_word(seed, at) : word;
+        bytes[i] = (uint8_t)(word >> (at % 8 * 8));
     }
 }
 
 static inline void vex_test_check_bytes(const uint8_t *bytes, uint64_t seed, uint64_t offset,
                                         size_t size) {
+    uint64_t word = vex_test_word(seed, offset);
     for (size_t i = 0; i < size; i++) {
-        if (bytes[i] != vex_test_byte(seed, offset + i)) {
+        uint64_t at = offset + i;
+        word = at % 8 == 0 ? vex_test_word(seed, at) : word;
+        if (bytes[i] != (uint8_t)(word >> (at % 8 * 8))) {
             fprintf(stderr, "seed %llu: byte %llu (%zu of %zu) is wrong\n",
-                    (unsigned long long)seed, (unsigned long long)offset + i, i, size);
+                    (unsigned long long)seed, (unsigned long long)at, i, size);
             exit(1);
         }
     }
