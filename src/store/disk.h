@@ -15,10 +15,11 @@ typedef struct vexi_disk_file vexi_disk_file;
 enum { VEXI_DISK_CREATE_NEW = 1, VEXI_DISK_APPEND = 2, VEXI_DISK_READ = 4 };
 
 /* Paths are relative to the working folder or absolute, segments separated by one '/'. Every
- * function but close, write, read_at and sync of one same file is safe from many threads; messages
- * name the path. Files are written at their end only. Statuses: VEX_NOT_FOUND (also for a folder
- * where a file is wanted), VEX_EXISTS, VEX_FULL, VEX_INVALID (a segment too long, a file where a
- * folder is wanted), VEX_MEMORY, VEX_IO for the rest. */
+ * function but close, write and sync of one same file is safe from many threads (read_at of a file
+ * opened to read: also of one same file); messages name the path. Files are written at their end
+ * only. Statuses: VEX_NOT_FOUND (also for a folder where a file is wanted), VEX_EXISTS, VEX_FULL,
+ * VEX_INVALID (a segment too long, a file where a folder is wanted), VEX_MEMORY, VEX_IO for the
+ * rest. */
 typedef struct vexi_disk_ops {
     /* A file to write needs CREATE_NEW or APPEND: VEX_EXISTS with CREATE_NEW when it is there. */
     vex_status (*open)(vexi_disk *disk, const char *path, uint32_t flags, vexi_disk_file **out,

@@ -8,7 +8,8 @@
  * append-only logs.
  *
  * Implementations: store_file.c (over a vexi_disk), store_mem.c, store_fault.c (wraps another and
- * injects faults from a seed); store_s3.c (objects in a bucket, see s3.h).
+ * injects faults from a seed); store_s3.c (objects in a bucket, see s3.h); store_cache.c (wraps
+ * another and keeps blocks of it, see cache.h).
  *
  * Every function is thread-safe and blocking. Stores fill err with the object's name in the
  * message. */
