@@ -119,7 +119,7 @@ TEST(passes_by) {
     vexi_arena arena;
     vexi_arena_init(&arena, vex_test_env());
     for (int i = 1; i < 4; i++) {
-        vex_test_put(inner.store, "hint", i, 10);
+        vex_test_put(inner.store, "hint", (uint64_t)i, 10);
         vexi_span all;
         CHECK_OK(vexi_store_get_all(store, "hint", 100, &arena, &all, &err));
         vex_test_check_bytes(all.data, (uint64_t)i, 0, 10);
