@@ -41,8 +41,9 @@ static const vexi_command table[] = {
      "Create a collection.", "`OK`",
      "The metric is l2 by default.\n\n"
      "- INDEX: auto, the default, is IVF for segments that are large enough. hnsw adds a graph to "
-     "each such segment, built in the background and searched from memory: several times faster, "
-     "for several times the memory; IVF serves until it is there. flat compares every row.\n"
+     "each such segment, built in the background and searched from memory: faster where segments "
+     "have a million rows, for twelve times the memory of the index; IVF serves until it is there. "
+     "flat compares every row.\n"
      "- RECALL r: what searches without RECALL, NPROBE or EF aim at, 0.95 by default.\n"
      "- BITS: bits a dimension of the codes by which candidates are chosen before vectors are "
      "read; "
