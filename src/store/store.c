@@ -110,18 +110,28 @@ void vexi_store_count(vexi_store *store, vexi_store_counters *counters) {
     store->counters = counters;
 }
 
-static uint64_t count_begin(const vexi_store *store) {
-    return store->counters != NULL ? vexi_monotonic_ns(store->env) : 0;
+/* A call under way. What it needs at its end is here: a store may be destroyed, which makes its
+ * calls return, while they are on their way out. */
+typedef struct counted_call {
+    vexi_store_counters *counters;
+    const vexi_env *env;
+    uint64_t start_ns;
+} counted_call;
+
+static counted_call count_begin(const vexi_store *store) {
+    counted_call call = {.counters = store->counters, .env = store->env};
+    call.start_ns = call.counters != NULL ? vexi_monotonic_ns(call.env) : 0;
+    return call;
 }
 
 /* Passes the status on. */
-static vex_status count_end(const vexi_store *store, vex_store_operation kind, uint64_t start_ns,
-                            uint64_t size, vex_status status) {
-    if (store->counters == NULL) {
+static vex_status count_end(const counted_call *call, vex_store_operation kind, uint64_t size,
+                            vex_status status) {
+    if (call->counters == NULL) {
         return status;
     }
-    vexi_store_counter *counter = &store->counters->kinds[kind];
-    vexi_histogram_add(&counter->latency, vexi_monotonic_ns(store->env) - start_ns, 1);
+    vexi_store_counter *counter = &call->counters->kinds[kind];
+    vexi_histogram_add(&counter->latency, vexi_monotonic_ns(call->env) - call->start_ns, 1);
     if (status == VEX_OK) {
         atomic_fetch_add_explicit(&counter->bytes, size, memory_order_relaxed);
     } else if (status != VEX_NOT_FOUND && status != VEX_EXISTS) {
@@ -139,9 +149,9 @@ static uint64_t parts_size(const vexi_span *parts, size_t count) {
 }
 
 static vex_status remove_one(vexi_store *store, const char *name, vex_error *err) {
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->remove(store, name, err);
-    return count_end(store, VEX_STORE_REMOVE, start_ns, 0, status);
+    return count_end(&call, VEX_STORE_REMOVE, 0, status);
 }
 
 /* ---- Operations ------------------------------------------------------------------------------ */
@@ -153,9 +163,9 @@ vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range 
     for (size_t i = 0; i < count && store->counters != NULL; i++) {
         size += ranges[i].size;
     }
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->get(store, name, ranges, count, err);
-    return count_end(store, VEX_STORE_GET, start_ns, size, status);
+    return count_end(&call, VEX_STORE_GET, size, status);
 }
 
 vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
@@ -163,9 +173,9 @@ vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_m
     *out = (vexi_span){0};
     if (store->ops->get_all != NULL) {
         VEX_TRY(check_name(name, err));
-        uint64_t start_ns = count_begin(store);
+        counted_call call = count_begin(store);
         vex_status status = store->ops->get_all(store, name, size_max, arena, out, err);
-        return count_end(store, VEX_STORE_GET, start_ns, out->size, status);
+        return count_end(&call, VEX_STORE_GET, out->size, status);
     }
     uint64_t size = 0;
     VEX_TRY(vexi_store_size(store, name, &size, err));
@@ -189,17 +199,17 @@ vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_m
 vex_status vexi_store_put(vexi_store *store, const char *name, const vexi_span *parts, size_t count,
                           vex_error *err) {
     VEX_TRY(check_name(name, err));
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->put(store, name, parts, count, err);
-    return count_end(store, VEX_STORE_PUT, start_ns, parts_size(parts, count), status);
+    return count_end(&call, VEX_STORE_PUT, parts_size(parts, count), status);
 }
 
 vex_status vexi_store_put_if_absent(vexi_store *store, const char *name, const vexi_span *parts,
                                     size_t count, vex_error *err) {
     VEX_TRY(check_name(name, err));
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->put_if_absent(store, name, parts, count, err);
-    return count_end(store, VEX_STORE_PUT_IF_ABSENT, start_ns, parts_size(parts, count), status);
+    return count_end(&call, VEX_STORE_PUT_IF_ABSENT, parts_size(parts, count), status);
 }
 
 vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *after, bool by_folder,
@@ -209,9 +219,9 @@ vex_status vexi_store_list(vexi_store *store, const char *prefix, const char *af
     if (problem != NULL) {
         return refuse_name(prefix, problem, err);
     }
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->list(store, prefix, after, by_folder, arena, out, err);
-    return count_end(store, VEX_STORE_LIST, start_ns, 0, status);
+    return count_end(&call, VEX_STORE_LIST, 0, status);
 }
 
 vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err) {
@@ -225,9 +235,9 @@ vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, s
         VEX_TRY(check_name(names[i], err));
     }
     if (store->ops->remove_many != NULL) {
-        uint64_t start_ns = count_begin(store);
+        counted_call call = count_begin(store);
         vex_status status = store->ops->remove_many(store, names, count, err);
-        return count_end(store, VEX_STORE_REMOVE, start_ns, 0, status);
+        return count_end(&call, VEX_STORE_REMOVE, 0, status);
     }
     for (size_t i = 0; i < count; i++) {
         VEX_TRY(remove_one(store, names[i], err));
@@ -238,18 +248,18 @@ vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, s
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err) {
     *out = 0;
     VEX_TRY(check_name(name, err));
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->size(store, name, out, err);
-    return count_end(store, VEX_STORE_SIZE, start_ns, 0, status);
+    return count_end(&call, VEX_STORE_SIZE, 0, status);
 }
 
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err) {
     *out = (vexi_mapping){0};
     VEX_TRY(check_flag(store, VEXI_STORE_CAN_MAP, "map objects", err));
     VEX_TRY(check_name(name, err));
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->map(store, name, out, err);
-    return count_end(store, VEX_STORE_MAP, start_ns, out->size, status);
+    return count_end(&call, VEX_STORE_MAP, out->size, status);
 }
 
 void vexi_store_unmap(vexi_store *store, vexi_mapping *mapping) {
@@ -264,24 +274,24 @@ vex_status vexi_store_log_create(vexi_store *store, const char *name, vexi_log_f
     *out = NULL;
     VEX_TRY(check_flag(store, VEXI_STORE_CAN_LOG, "keep logs", err));
     VEX_TRY(check_name(name, err));
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->log_create(store, name, out, err);
-    return count_end(store, VEX_STORE_LOG_CREATE, start_ns, 0, status);
+    return count_end(&call, VEX_STORE_LOG_CREATE, 0, status);
 }
 
 vex_status vexi_store_log_append(vexi_log_file *log, const vexi_span *parts, size_t count,
                                  vex_error *err) {
     vexi_store *store = log->store;
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->log_append(log, parts, count, err);
-    return count_end(store, VEX_STORE_LOG_APPEND, start_ns, parts_size(parts, count), status);
+    return count_end(&call, VEX_STORE_LOG_APPEND, parts_size(parts, count), status);
 }
 
 vex_status vexi_store_log_sync(vexi_log_file *log, vex_error *err) {
     vexi_store *store = log->store;
-    uint64_t start_ns = count_begin(store);
+    counted_call call = count_begin(store);
     vex_status status = store->ops->log_sync(log, err);
-    return count_end(store, VEX_STORE_LOG_SYNC, start_ns, 0, status);
+    return count_end(&call, VEX_STORE_LOG_SYNC, 0, status);
 }
 
 void vexi_store_log_close(vexi_log_file *log) {
