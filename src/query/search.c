@@ -14,8 +14,8 @@
  * 1. A query has exactly min(k, live rows) rows: sources yield at least min(k, their live rows)
  *    candidates, and float32 never decides alone. Where every row is compared, because the request
  *    wants so or no index would help, they are the nearest for certain (query/refine.c). Bounds of
- * codes hold for nearly all rows, not for all, and not for rows whose squares overflow: should
- * candidates be missing, every row is compared.
+ *    codes hold for nearly all rows, not for all, and not for rows whose squares overflow: should
+ *    candidates be missing, every row is compared.
  * 2. Damage is an error that names the object. With `partial`, the damaged segment is left out and
  *    the whole search runs again, so that no row of it remains among the results; that happens at
  *    most once for each segment. Damage of an index file alone, or one that was cut while it was

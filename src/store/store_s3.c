@@ -68,6 +68,18 @@ static vex_status path_of(const vexi_s3_store *store, const char *name, vexi_buf
     return vexi_buffer_check(out, err);
 }
 
+/* The frame of an operation on one name: vexi_s3_client_enter and its path. Ended by `leave`, also
+ * where this failed. */
+static vex_status enter(vexi_s3_store *store, const char *name, vexi_buffer *path, vex_error *err) {
+    vexi_s3_client_enter(store->client);
+    return path_of(store, name, path, err);
+}
+
+static void leave(vexi_s3_store *store, vexi_buffer *path) {
+    vexi_buffer_deinit(path);
+    vexi_s3_client_leave(store->client);
+}
+
 static vexi_s3_call call_of(vexi_s3_kind kind, const char *method, const char *name,
                             const vexi_buffer *path) {
     return (vexi_s3_call){.kind = kind,
@@ -119,16 +131,14 @@ static vex_status s3_size(vexi_store *base, const char *name, uint64_t *out, vex
     vexi_s3_store *store = self_of(base);
     vexi_buffer path;
     vexi_s3_answer answer;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK) {
         status = head(store, name, &path, &answer, err);
     }
     if (status == VEX_OK) {
         *out = answer.total_size;
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
@@ -245,13 +255,11 @@ static vex_status s3_get(vexi_store *base, const char *name, const vexi_range *r
                          vex_error *err) {
     vexi_s3_store *store = self_of(base);
     vexi_buffer path;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK) {
         status = get(store, name, &path, ranges, count, err);
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
@@ -317,13 +325,11 @@ static vex_status s3_get_all(vexi_store *base, const char *name, size_t size_max
                              vexi_span *out, vex_error *err) {
     vexi_s3_store *store = self_of(base);
     vexi_buffer path;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK) {
         status = get_all(store, name, &path, size_max, arena, out, err);
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
@@ -347,8 +353,7 @@ static vex_status s3_put(vexi_store *base, const char *name, const vexi_span *pa
     uint64_t size = 0;
     VEX_TRY(parts_size(parts, count, name, &size, err));
     vexi_buffer path;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK && size >= settings_of(store)->multipart_size_min) {
         status = vexi_s3_multipart_put(store->client, name, (const char *)path.data, parts, count,
                                        size, base->env, err);
@@ -358,8 +363,7 @@ static vex_status s3_put(vexi_store *base, const char *name, const vexi_span *pa
         status = vexi_s3_run(store->client, &call, 1, err);
         vexi_s3_call_deinit(store->client, &call);
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
@@ -439,14 +443,11 @@ static vex_status put_if_absent_once(vexi_s3_store *store, const char *name,
     if (found == PRESENCE_OTHER) {
         return vexi_fail_code(err, VEX_EXISTS, problem.code, "%s exists already", name);
     }
-    if (found == PRESENCE_NONE && status == VEX_EXISTS && !is_doubtful) {
-        *hidden = true;
-        return vexi_fail_code(err, VEX_IO, problem.code,
-                              "%s: the server says that it exists, but shows no such object", name);
-    }
     if (status == VEX_EXISTS && !is_doubtful) { /* ours did not arrive: nothing is unknown */
+        *hidden = found == PRESENCE_NONE;
         return vexi_fail_code(err, VEX_IO, problem.code,
-                              "%s: the server says that it exists, but it cannot be read", name);
+                              "%s: the server says that it exists, but %s", name,
+                              *hidden ? "shows no such object" : "it cannot be read");
     }
     return vexi_fail_code(err, VEX_UNKNOWN_OUTCOME, problem.code,
                           "it is not known whether %s was put: %.300s", name, problem.message);
@@ -474,13 +475,11 @@ static vex_status s3_put_if_absent(vexi_store *base, const char *name, const vex
     uint64_t size = 0;
     VEX_TRY(parts_size(parts, count, name, &size, err));
     vexi_buffer path;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK) {
         status = put_if_absent(store, name, &path, parts, count, size, err);
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
@@ -489,8 +488,7 @@ static vex_status s3_put_if_absent(vexi_store *base, const char *name, const vex
 static vex_status s3_remove(vexi_store *base, const char *name, vex_error *err) {
     vexi_s3_store *store = self_of(base);
     vexi_buffer path;
-    vexi_s3_client_enter(store->client);
-    vex_status status = path_of(store, name, &path, err);
+    vex_status status = enter(store, name, &path, err);
     if (status == VEX_OK) {
         vexi_s3_call call = call_of(VEXI_S3_DELETE, "DELETE", name, &path);
         vex_error problem = {0};
@@ -501,8 +499,7 @@ static vex_status s3_remove(vexi_store *base, const char *name, vex_error *err) 
         }
         vexi_s3_call_deinit(store->client, &call);
     }
-    vexi_buffer_deinit(&path);
-    vexi_s3_client_leave(store->client);
+    leave(store, &path);
     return status;
 }
 
