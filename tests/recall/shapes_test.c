@@ -3,7 +3,7 @@
  * exactly min(k, live rows) rows, each once, and the nearest distance. */
 #include "recall.h"
 
-enum { DIMENSION = 40, QUERIES = 6 };
+enum { DIMENSION = 40, QUERIES = 60 };
 
 static void check(vex_lake *lake, const set *s, const float *queries) {
     static const uint32_t ks[] = {1, 10, 100};
@@ -13,7 +13,8 @@ static void check(vex_lake *lake, const set *s, const float *queries) {
                 .k = ks[i], .nprobe = effort == 1 ? 1 : 0, .recall = effort == 2 ? 0.8f : 0};
             vex_search_stats stats;
             double recall = set_recall(lake, s, queries, QUERIES, &options, &stats);
-            /* Of six answers at k = 1 one may be missed: the aim is an average. */
+            /* The aim, 0.95, is an average: of 60 answers that would be right with that chance,
+               fewer than 0.8 are so once in a hundred thousand. */
             CHECK(recall >= (effort != 0 ? 0.1 : ks[i] == 1 ? 0.8 : 0.9));
         }
     }
