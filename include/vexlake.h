@@ -177,8 +177,11 @@ typedef enum vex_type {
 } vex_type;
 
 typedef enum vex_durability {
-    VEX_DURABILITY_ALWAYS = 0, /* synced before a write returns                                   */
-    VEX_DURABILITY_INTERVAL = 1 /* synced every sync_interval_ms: a crash may lose that much */
+    VEX_DURABILITY_DEFAULT = 0,  /* LAKE on s3://, else ALWAYS */
+    VEX_DURABILITY_ALWAYS = 1,   /* synced to this machine's disk before a write returns */
+    VEX_DURABILITY_INTERVAL = 2, /* synced every sync_interval_ms: a crash may lose that much */
+    VEX_DURABILITY_LAKE = 3      /* s3:// alone: put into the lake before a write returns, so that
+                                    the machine and its disk may go */
 } vex_durability;
 
 /* A typed column. `name` differs from id, vector, attributes, payload. */
@@ -222,10 +225,10 @@ typedef void (*vex_log_function)(void *context, int level, const char *message);
 /* Zero means the default for every field; set size to sizeof(vex_lake_options). */
 typedef struct vex_lake_options {
     size_t size;
-    bool read_only;             /* take no lock, write nothing; sees what is committed or logged
-                                   when it is opened, later what is committed */
-    bool must_exist;            /* fail with VEX_NOT_FOUND instead of making a new lake           */
-    vex_durability durability;  /* default VEX_DURABILITY_ALWAYS                                  */
+    bool read_only;  /* take no lock, write nothing; sees what is committed or logged
+                        when it is opened, later what is committed */
+    bool must_exist; /* fail with VEX_NOT_FOUND instead of making a new lake           */
+    vex_durability durability;
     uint32_t sync_interval_ms;  /* with VEX_DURABILITY_INTERVAL; default 100                      */
     uint32_t flush_interval_ms; /* age at which a memtable is flushed; default 300,000            */
     uint64_t flush_size_bytes;  /* size at which a memtable is flushed; default 64 MiB            */
@@ -246,6 +249,13 @@ typedef struct vex_lake_options {
     const char *s3_ca_file; /* certificate authorities; default the system's                   */
     bool s3_insecure;       /* accept any certificate                                          */
     bool s3_virtual_host;   /* bucket.host/name instead of host/bucket/name                    */
+    /* s3:// alone: several nodes over one lake. */
+    bool takeover;             /* write collections that another node holds, whatever it does; once
+                                  for each. Else only those whose holder ended or fell silent */
+    uint32_t group_delay_ms;   /* for which a write waits for others to be put with; default 50 */
+    uint64_t group_size_bytes; /* at which it does not wait; default 1 MiB */
+    uint32_t refresh_interval_ms; /* how often commits and logs of others are looked for, of
+                                    collections that were asked in the last minute; default 1,000 */
 } vex_lake_options;
 
 /* Open the lake at `uri`: "file:///absolute", "file://relative", a plain path, "mem://" for a lake
@@ -428,6 +438,7 @@ typedef struct vex_search_options {
     const vex_string *columns; /* as in vex_get_options                                          */
     const vex_string *query_ids; /* instead of `queries`: the vectors of these rows */
     vex_search_stats *stats; /* may be NULL                                                    */
+    bool consistent;         /* see what other nodes wrote up to now, not up to a second ago */
 } vex_search_options;
 
 /* Search a collection.

@@ -5,6 +5,7 @@
  * (query/keeper.h). Closing ends the engine and silences the log function, whose context the caller
  * may free then; threads and memory go with the last result. */
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -18,6 +19,9 @@ enum {
     DEFAULT_SYNC_INTERVAL_MS = 100,
     DEFAULT_FLUSH_INTERVAL_MS = 300000,
     DEFAULT_REFRESH_INTERVAL_MS = 1000,
+    DEFAULT_GROUP_DELAY_MS = 50,
+    CLAIM_TIMEOUT_MS = 30000,
+    HEARTBEAT_INTERVAL_MS = 5000,
     DEFAULT_THREADS_MAX = 16,
     MEBIBYTE = 1 << 20
 };
@@ -142,22 +146,43 @@ static uint64_t machine_memory_bytes(void) {
     return pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 1024u * MEBIBYTE;
 }
 
-static vex_status config_from_options(const vex_lake_options *options, vexi_lake_config *out,
-                                      vex_error *err) {
-    if (options->durability != VEX_DURABILITY_ALWAYS &&
-        options->durability != VEX_DURABILITY_INTERVAL) {
+/* This process, for people: what claims say. */
+static void node_name(char *out, size_t size) {
+    char host[64] = "";
+    (void)gethostname(host, sizeof host - 1);
+    for (char *c = host; *c != '\0'; c++) {
+        if (*c <= ' ' || *c > '~' || *c == '"' || *c == '\\') {
+            *c = '?';
+        }
+    }
+    snprintf(out, size, "%s:%ld", host[0] != '\0' ? host : "host", (long)getpid());
+}
+
+static vex_status config_from_options(const vex_lake_options *options, lake_place place,
+                                      vexi_lake_config *out, vex_error *err) {
+    if (options->durability > VEX_DURABILITY_LAKE) {
         return vexi_fail(err, VEX_INVALID, "durability is %d, not one of vex_durability",
                          (int)options->durability);
+    }
+    bool shared = place == PLACE_S3;
+    vex_durability durability = options->durability != VEX_DURABILITY_DEFAULT ? options->durability
+                                : shared                                      ? VEX_DURABILITY_LAKE
+                                         : VEX_DURABILITY_ALWAYS;
+    if (shared != (durability == VEX_DURABILITY_LAKE)) {
+        return vexi_fail(err, VEX_INVALID,
+                         shared ? "a lake on s3:// has its log in the lake: durability is lake"
+                                : "durability lake is for s3://: a folder's log is in it anyway");
     }
     *out = (vexi_lake_config){
         .read_only = options->read_only,
         .must_exist = options->must_exist,
-        .durability = options->durability,
+        .durability = durability,
         .sync_interval_ms =
             options->sync_interval_ms != 0 ? options->sync_interval_ms : DEFAULT_SYNC_INTERVAL_MS,
         .flush_interval_ms = options->flush_interval_ms != 0 ? options->flush_interval_ms
                                                              : DEFAULT_FLUSH_INTERVAL_MS,
-        .refresh_interval_ms = DEFAULT_REFRESH_INTERVAL_MS,
+        .refresh_interval_ms = options->refresh_interval_ms != 0 ? options->refresh_interval_ms
+                                                                 : DEFAULT_REFRESH_INTERVAL_MS,
         .flush_size_bytes =
             options->flush_size_bytes != 0 ? options->flush_size_bytes : 64u * MEBIBYTE,
         .memory_limit_bytes =
@@ -166,19 +191,21 @@ static vex_status config_from_options(const vex_lake_options *options, vexi_lake
                                                                : machine_memory_bytes() / 2,
         .segment_size_bytes = 256u * MEBIBYTE,
         .log_size_bytes = 64u * MEBIBYTE,
+        .shared = shared,
+        .takeover = options->takeover,
+        .claim_timeout_ms = CLAIM_TIMEOUT_MS,
+        .heartbeat_interval_ms = HEARTBEAT_INTERVAL_MS,
+        .group_delay_ms =
+            options->group_delay_ms != 0 ? options->group_delay_ms : DEFAULT_GROUP_DELAY_MS,
+        .group_size_bytes = options->group_size_bytes != 0 ? options->group_size_bytes : MEBIBYTE,
     };
+    node_name(out->node_name, sizeof out->node_name);
     return VEX_OK;
 }
 
 /* Server, bucket and keys are tried here, so that what is wrong with them is told by one line. */
 static vex_status s3_open(lake_keeper *keeper, const char *uri, const vex_lake_options *options,
                           vexi_store **out, vex_error *err) {
-    if (!options->read_only) {
-        return vexi_fail(err, VEX_UNSUPPORTED,
-                         "'%.200s': writing to a lake on S3 is not there yet: open it with "
-                         "--read-only",
-                         uri);
-    }
     vexi_s3_options s3 = {
         .size = sizeof s3,
         .endpoint = options->s3_endpoint,
@@ -204,6 +231,10 @@ static vex_status s3_open(lake_keeper *keeper, const char *uri, const vex_lake_o
     vexi_free(keeper->env, settings);
     if (status == VEX_OK) {
         status = vexi_store_s3_check(store, err);
+    }
+    if (status == VEX_OK && !options->read_only) {
+        /* The claims and commits of several nodes rest on it. */
+        status = vexi_store_s3_probe(store, err);
     }
     if (status != VEX_OK) {
         vexi_store_destroy(store);
@@ -244,8 +275,8 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
     }
     *out = NULL;
     VEX_TRY(vexi_options_copy(options, "vex_lake_options", &known, sizeof known, err));
-    VEX_TRY(config_from_options(&known, &config, err));
     VEX_TRY(uri_parse(uri, &place, &path, err));
+    VEX_TRY(config_from_options(&known, place, &config, err));
     vexi_guard_install();
     VEX_TRY(keeper_create(&known, &keeper, err));
 

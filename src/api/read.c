@@ -13,6 +13,10 @@ static vex_status get_run(vex_lake *lake, vexi_table *table, const vex_string *i
     bool known = false;
     VEX_TRY(vexi_asked_resolve(vexi_table_schema(table), options->columns, options->column_count,
                                options->all_columns, &asked, err));
+    if (options->no_wait && vexi_table_follows(table, false)) {
+        return vexi_fail(err, VEX_WOULD_BLOCK, "the newest rows are not in memory");
+    }
+    VEX_TRY(vexi_table_follow(table, false, err));
     vexi_table_memory_view(table, &memory);
     vex_status status = vexi_get_from_memory(lake->keeper, &memory, ids, id_count, &asked, schema,
                                              batch, &known, err);
@@ -47,6 +51,9 @@ vex_status vex_get(vex_lake *lake, vex_string collection, const vex_string *ids,
     }
     *batch = (struct ArrowArray){0};
     VEX_TRY(vexi_options_copy(options, "vex_get_options", &known, sizeof known, err));
+    if (known.no_wait && lake != NULL && !vexi_lake_knows(lake->lake, collection)) {
+        return vexi_fail(err, VEX_WOULD_BLOCK, "another node may have made the collection");
+    }
     VEX_TRY(vexi_api_table(lake, collection, &table, err));
     vex_status status = get_run(lake, table, ids, id_count, &known, schema, batch, err);
     vexi_table_release(table);
@@ -64,6 +71,7 @@ static vex_status sample_run(vex_lake *lake, vexi_table *table, uint32_t count, 
     vexi_view *view;
     VEX_TRY(vexi_asked_resolve(vexi_table_schema(table), options->columns, options->column_count,
                                options->all_columns, &asked, err));
+    VEX_TRY(vexi_table_follow(table, false, err));
     vex_status status = VEX_OK;
     for (bool again = true; again;) {
         VEX_TRY(vexi_table_view(table, &view, err));
@@ -146,6 +154,7 @@ static vex_status search_run(vex_lake *lake, vexi_table *table, const float *que
     };
     VEX_TRY(vexi_asked_resolve(table_schema, options->columns, options->column_count, false,
                                &request.asked, err));
+    VEX_TRY(vexi_table_follow(table, options->consistent, err));
     vex_status status = VEX_OK;
     for (bool again = true; again;) {
         vexi_view *view;

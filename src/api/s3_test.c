@@ -153,8 +153,6 @@ TEST(a_copied_lake) {
     CHECK_OK(vex_lake_close(remote, &err));
     options.s3_secret_key = "wrong";
     CHECK_FAILS(VEX_INVALID, vex_lake_open(uri, &options, &remote, &err));
-    options.read_only = false;
-    CHECK_FAILS(VEX_UNSUPPORTED, vex_lake_open(uri, &options, &remote, &err));
 
     /* The same over a store whose counters can be seen. */
     vexi_keeper keeper = {.env = vex_test_env(), .destroy = no_destroy};

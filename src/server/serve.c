@@ -149,7 +149,7 @@ static void on_beat(uv_timer_t *timer) {
 static vex_status open_lake(vexi_server *server, vex_error *err) {
     const vexi_settings *settings = &server->settings;
     vex_lake_options options = {.size = sizeof options,
-                                .read_only = settings->read_only != 0,
+                                .read_only = settings->read_only != 0 || settings->role != 0,
                                 .durability = (vex_durability)settings->durability,
                                 .sync_interval_ms = (uint32_t)settings->sync_interval_ms,
                                 .flush_interval_ms = (uint32_t)settings->flush_interval_s * 1000,
@@ -164,7 +164,11 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .s3_profile = given(settings->s3_profile),
                                 .s3_ca_file = given(settings->s3_ca_file),
                                 .s3_insecure = settings->s3_insecure != 0,
-                                .s3_virtual_host = settings->s3_virtual_host != 0};
+                                .s3_virtual_host = settings->s3_virtual_host != 0,
+                                .takeover = settings->takeover != 0,
+                                .group_delay_ms = (uint32_t)settings->group_delay_ms,
+                                .group_size_bytes = settings->group_size_bytes,
+                                .refresh_interval_ms = (uint32_t)settings->poll_interval_ms};
     server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }
@@ -326,6 +330,7 @@ static int serve(vexi_server *server) {
     stop(server);
     if (server->lake != NULL) {
         if (result == 0 && !server->skip_flush && server->settings.read_only == 0 &&
+            server->settings.role == 0 &&
             vex_flush(server->lake, (vex_string){0}, &err) != VEX_OK) {
             vexi_log_line(&server->log, VEXI_LOG_ERROR, "server", "flush at the end failed: %s",
                           err.message);

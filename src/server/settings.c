@@ -63,11 +63,25 @@ static const setting table[] = {
      "Read settings from a file, a `key value` on each line; flags win."},
     {"requirepass", SETTING_SECRET, AT(requirepass), "PASSWORD", "", 0, 0, NULL,
      "Password that clients give with AUTH or HELLO."},
-    {"durability", SETTING_CHOICE, AT(durability), "always|interval", "always", 0, 0,
-     "always|interval",
-     "When a write is answered: after the log is synced, or before (see sync-interval)."},
+    {"durability", SETTING_CHOICE, AT(durability), "auto|always|interval|lake", "auto", 0, 0,
+     "auto|always|interval|lake",
+     "When a write is answered: after the log is synced, before (see sync-interval), or after it "
+     "is an object in the lake (s3:// alone). auto: lake on s3://, else always."},
     {"sync-interval", SETTING_NUMBER, AT(sync_interval_ms), "MS", "100", 1, 60000, NULL,
      "With durability interval: milliseconds between syncs, which a crash may lose."},
+    {"role", SETTING_CHOICE, AT(role), "writer|reader", "writer", 0, 0, "writer|reader",
+     "Of s3://: a writer may write collections that no other node does and reads all; a reader "
+     "writes nothing. Any number of both may run over one lake."},
+    {"takeover", SETTING_SWITCH, AT(takeover), "", "no", 0, 1, NULL,
+     "Of s3://: write collections that another node holds, whatever it does (once for each). Else "
+     "only when it has ended, or has been silent for 30 seconds."},
+    {"group-delay", SETTING_NUMBER, AT(group_delay_ms), "MS", "50", 1, 10000, NULL,
+     "With durability lake: how long a write waits for others to be put with it."},
+    {"group-size", SETTING_BYTES, AT(group_size_bytes), "SIZE", "1mb", KIB, 32 * MIB, NULL,
+     "With durability lake: size at which it does not wait any longer."},
+    {"poll-interval", SETTING_NUMBER, AT(poll_interval_ms), "MS", "1000", 10, 3600000, NULL,
+     "How often commits and logs of other nodes and engines are looked for; on s3:// of "
+     "collections that were asked in the last minute."},
     {"flush-size", SETTING_BYTES, AT(flush_size_bytes), "SIZE", "64mb", 64 * KIB, 16 * GIB, NULL,
      "Size of a collection's new rows at which they become a segment."},
     {"flush-interval", SETTING_NUMBER, AT(flush_interval_s), "SECONDS", "300", 1, 86400, NULL,

@@ -27,6 +27,11 @@ typedef struct vexi_settings {
     uint64_t http_port;  /* VEXI_PORT_OFF: none */
     uint64_t durability; /* a vex_durability */
     uint64_t sync_interval_ms;
+    uint64_t role; /* 0: writer, 1: reader */
+    uint64_t takeover;
+    uint64_t group_delay_ms;
+    uint64_t group_size_bytes;
+    uint64_t poll_interval_ms;
     uint64_t flush_size_bytes;
     uint64_t flush_interval_s;
     uint64_t memory_bytes;

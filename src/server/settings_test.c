@@ -35,7 +35,7 @@ TEST(flags) {
     CHECK(!request.help);
     CHECK_OK(parse(&settings, &request, &err, "serve"));
     CHECK_EQ(settings.port, 6390);
-    CHECK_EQ(settings.durability, VEX_DURABILITY_ALWAYS);
+    CHECK_EQ(settings.durability, VEX_DURABILITY_DEFAULT);
     CHECK(strcmp(settings.bind, "127.0.0.1") == 0);
     CHECK_OK(parse(&settings, &request, &err, "serve --http-port 9390"));
     CHECK_EQ(settings.http_port, 9390);
@@ -59,7 +59,7 @@ TEST(bad_flags) {
                {"serve --port 99999999999999999999", "port: "},
                {"serve --flush-size 64tb", "flush-size: '64tb'"},
                {"serve --flush-size 1", "flush-size: '1'"},
-               {"serve --durability sometimes", "none of always|interval"},
+               {"serve --durability sometimes", "none of auto|always|interval|lake"},
                {"serve --read-only=maybe", "neither yes nor no"},
                {"serve --config /nonexistent/file", "cannot read /nonexistent/file"}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

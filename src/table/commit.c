@@ -8,6 +8,8 @@
  *  1. Files are durable before the commit that names them is put.
  *  2. A commit of a flush carries txn {log UUID, sequence}; one that finds its sequence covered
  *     already is done.
+ *     On a shared store the txn's application is the collection's log, and a commit is built only
+ *     while the newest version has no higher epoch than ours (lake_log.h).
  *  3. While an outcome is unknown only identical bytes are put again under that version
  *     (delta_log.c).
  *  4. delta.version >= table.version; what lies between is durable but not yet published. */
@@ -260,7 +262,12 @@ static vex_status build_actions(vexi_table *table, const commit_request *request
         return vexi_no_memory(err, action_max * sizeof *commit->adds);
     }
     if (request->sequence > 0) {
-        commit->txns[0] = (vexi_delta_txn){.app_id = vexi_string_of(table->lake->wal_uuid),
+        char *app_id = vexi_arena_alloc(arena, 64);
+        if (app_id == NULL) {
+            return vexi_no_memory(err, 64);
+        }
+        table_log_app_id(table, app_id);
+        commit->txns[0] = (vexi_delta_txn){.app_id = vexi_string_of(app_id),
                                            .version = (int64_t)request->sequence};
         commit->txn_count = 1;
     }
@@ -339,12 +346,14 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
         return vexi_fail(err, VEX_NOT_FOUND, "collection '%s' was dropped", table->name);
     }
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
+    VEX_TRY(table_check_epoch(table, err));
     table_segment *segments = NULL;
     size_t count = 0;
     VEX_TRY(table_segments_open(table, &segments, &count, err));
+    char app_id[64];
+    table_log_app_id(table, app_id);
     if (request->sequence > 0 &&
-        vexi_delta_state_txn(&table->delta, vexi_string_of(table->lake->wal_uuid)) >=
-            (int64_t)request->sequence) {
+        vexi_delta_state_txn(&table->delta, vexi_string_of(app_id)) >= (int64_t)request->sequence) {
         /* An earlier attempt whose outcome was unknown went through. Log files go on its word. */
         vex_status settled = commit_settle(table->core, table->folder, table->delta.version, err);
         if (settled != VEX_OK) {

@@ -97,9 +97,7 @@ static vex_status flush_oldest(vexi_table *table, vex_error *err) {
     table->last_error[0] = '\0';
     pthread_cond_broadcast(&table->flushed);
     pthread_mutex_unlock(&table->state_lock);
-    if (table->lake->wal != NULL) {
-        vexi_wal_committed(table->lake->wal, table->uuid, sequence);
-    }
+    table_log_committed(table, sequence);
 done:
     vexi_segment_release(segment.segment);
     vexi_free(env, rows);
@@ -145,12 +143,28 @@ static vex_status flush_locked(vexi_table *table, bool all, vex_error *err) {
     }
 }
 
+/* Rows that another node wrote and did not flush are flushed by who may write: this node, if that
+ * one is gone. Commit lock. */
+static vex_status flush_claim(vexi_table *table, vex_error *err) {
+    if (table_owned(table)) {
+        return VEX_OK;
+    }
+    VEX_TRY(table_follow_locked(table, err));
+    pthread_mutex_lock(&table->state_lock);
+    bool rows = table->active.memtable != NULL && vexi_memtable_count(table->active.memtable) > 0;
+    pthread_mutex_unlock(&table->state_lock);
+    return rows ? table_claim_locked(table, err) : VEX_OK;
+}
+
 vex_status vexi_table_flush(vexi_table *table, vex_error *err) {
     if (table->lake->config.read_only) {
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
     flusher_begin(table);
-    vex_status status = flush_locked(table, true, err);
+    vex_status status = table->log == NULL ? VEX_OK : flush_claim(table, err);
+    if (status == VEX_OK && table_owned(table)) {
+        status = flush_locked(table, true, err);
+    }
     if (status == VEX_OK) {
         status = table_refresh(table, err);
     }
@@ -201,10 +215,16 @@ void flush_run(void *argument) {
     table->flush_now = false;
     pthread_mutex_unlock(&table->state_lock);
     vex_error error;
+    if (!table_owned(table)) {
+        return; /* whoever took it over flushes */
+    }
     flusher_begin(table);
     vex_status status = flush_locked(table, old, &error);
     flusher_end(table);
     if (__atomic_load_n(&table->lake->closing, __ATOMIC_RELAXED)) {
+        return;
+    }
+    if (status != VEX_OK && !table_owned(table)) {
         return;
     }
     if (status != VEX_OK) {

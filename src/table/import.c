@@ -440,7 +440,10 @@ static vex_status import_commit(import_run *run, vex_error *err) {
     vexi_table *table = run->table;
     /* Rows acknowledged so far are older than the import. So are those whose outcome is unknown: a
      * replay must not bring them back over it. */
-    VEX_TRY(vexi_wal_settle(run->lake->wal, err));
+    if (table->log != NULL) {
+        VEX_TRY(table_claim(table, err));
+    }
+    VEX_TRY(table_log_settle(table, err));
     VEX_TRY(vexi_table_flush(table, err));
     commit_request request = {
         .operation = "WRITE",

@@ -34,7 +34,7 @@ void lake_index_soon(vexi_lake *lake) {
 }
 
 void table_graphs_remove(vexi_table *table, const table_segment *segments, size_t count) {
-    if (table->lake->config.read_only || table->schema->schema.index != VEX_INDEX_HNSW) {
+    if (!table_owned(table) || table->schema->schema.index != VEX_INDEX_HNSW) {
         return;
     }
     for (size_t i = 0; i < count; i++) {
@@ -82,7 +82,7 @@ static index_step segment_failed(vexi_table *table, vexi_segment *segment, vex_s
 /* Index a segment that has none. */
 static index_step step_reindex(vexi_table *table, const table_segment *segments, size_t count) {
     index_step step = INDEX_NOTHING;
-    if (table->lake->config.read_only) {
+    if (!table_owned(table)) {
         return INDEX_NOTHING;
     }
     for (size_t i = 0; i < count && !leaving(table); i++) {
@@ -136,6 +136,7 @@ static vexi_segment *largest_missing(const table_segment *segments, size_t count
 /* Load what is there; of what is missing build the largest. */
 static index_step step_graphs(vexi_table *table, const table_segment *segments, size_t count) {
     const vexi_lake_config *config = &table->lake->config;
+    bool read_only = !table_owned(table);
     if (table->schema->schema.index != VEX_INDEX_HNSW || config->graph_memory_bytes == 0) {
         return INDEX_NOTHING;
     }
@@ -153,10 +154,10 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
             step = INDEX_FAILED;
             continue;
         }
-        if (state != VEXI_GRAPH_MISSING || config->read_only) {
+        if (state != VEXI_GRAPH_MISSING || read_only) {
             vex_status status =
                 vexi_segment_graph_load(segment, rotation->seed, config->graph_memory_bytes,
-                                        config->read_only, &table->index_cancel, &error);
+                                        read_only, &table->index_cancel, &error);
             if (status != VEX_OK) {
                 step = segment_failed(table, segment, status, &error);
                 continue;
@@ -164,7 +165,7 @@ static index_step step_graphs(vexi_table *table, const table_segment *segments, 
         }
         wanting = wanting || vexi_segment_graph_state(segment) == VEXI_GRAPH_MISSING;
     }
-    if (config->read_only) {
+    if (read_only) {
         return step == INDEX_NOTHING && wanting ? INDEX_LOOK : step;
     }
     for (vexi_segment *largest; (largest = largest_missing(segments, count)) != NULL;) {

@@ -3,6 +3,10 @@
 
 #include <stdio.h>
 
+#include "base/checksum.h"
+
+enum { DISCOVER_INTERVAL_MS = 10000 };
+
 /* ---- The list of tables -----------------------------------------------------------------------
  */
 
@@ -83,21 +87,121 @@ static bool table_is_dropped(vexi_table *table) {
     return dropped;
 }
 
-vex_status vexi_lake_table(vexi_lake *lake, vex_string name, vexi_table **out, vex_error *err) {
-    *out = NULL;
+/* A reference, or NULL. */
+static vexi_table *table_get(vexi_lake *lake, vex_string name) {
     pthread_rwlock_rdlock(&lake->tables_lock);
     vexi_table *table = find_table(lake, name);
     if (table != NULL) {
         table_retain(table);
     }
     pthread_rwlock_unlock(&lake->tables_lock);
-    if (table == NULL || table_is_dropped(table)) {
+    if (table != NULL && table_is_dropped(table)) {
         vexi_table_release(table);
+        table = NULL;
+    }
+    return table;
+}
+
+/* Whether this name was looked for a moment ago; notes that it is now. */
+static bool missed_lately(vexi_lake *lake, vex_string name) {
+    uint64_t hash = vexi_hash64(name.data, name.size);
+    uint64_t now_ns = vexi_monotonic_ns(lake->core->env);
+    uint64_t interval_ns = (uint64_t)lake->config.refresh_interval_ms * 1000000u;
+    bool lately = false;
+    pthread_rwlock_wrlock(&lake->tables_lock);
+    for (size_t i = 0; i < LAKE_MISSES; i++) {
+        const lake_miss *miss = &lake->misses[i];
+        lately = lately || (miss->hash == hash && miss->since_ns != 0 &&
+                            now_ns - miss->since_ns < interval_ns);
+    }
+    if (!lately) {
+        lake->misses[lake->miss_next++ % LAKE_MISSES] =
+            (lake_miss){.hash = hash, .since_ns = now_ns};
+    }
+    pthread_rwlock_unlock(&lake->tables_lock);
+    return lately;
+}
+
+/* Another node of a shared lake may have made the collection. create_lock keeps two from opening
+ * it. */
+static vex_status discover(vexi_lake *lake, vex_string name, vex_error *err) {
+    if (!lake->config.shared || missed_lately(lake, name) ||
+        vexi_name_check(name, NULL) != VEX_OK) {
+        return VEX_OK;
+    }
+    vexi_arena arena;
+    vexi_arena_init(&arena, lake->core->env);
+    const char *folder;
+    bool skipped = false;
+    vex_status status = vexi_folder_name(name, &arena, &folder, err);
+    if (status == VEX_OK) {
+        pthread_mutex_lock(&lake->create_lock);
+        vexi_table *table = table_get(lake, name);
+        if (table == NULL) {
+            status = lake_load_table(lake, folder, &arena, &skipped, err);
+        }
+        vexi_table_release(table);
+        pthread_mutex_unlock(&lake->create_lock);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+/* The same for all folders, so that lists are whole. */
+static void discover_all(vexi_lake *lake) {
+    uint64_t now_ns = vexi_monotonic_ns(lake->core->env);
+    if (!lake->config.shared ||
+        now_ns - lake->discovered_ns < DISCOVER_INTERVAL_MS * UINT64_C(1000000)) {
+        return;
+    }
+    lake->discovered_ns = now_ns;
+    vexi_arena arena;
+    vexi_arena_init(&arena, lake->core->env);
+    vexi_listing listing = {.count = 0};
+    vex_error error;
+    vex_status status =
+        vexi_store_list(lake->core->store, "", NULL, true, &arena, &listing, &error);
+    for (size_t i = 0; i < listing.count && status == VEX_OK; i++) {
+        const vexi_list_entry *entry = &listing.entries[i];
+        size_t size = strlen(entry->name);
+        char *folder = size < 2 || !entry->is_folder || entry->name[0] == '.'
+                           ? NULL
+                           : vexi_arena_copy(&arena, entry->name, size - 1);
+        vex_string name;
+        if (folder == NULL || vexi_folder_parse(folder, &arena, &name, NULL) != VEX_OK) {
+            continue;
+        }
+        vexi_table *table = table_get(lake, name);
+        if (table == NULL) {
+            status = discover(lake, name, &error);
+        }
+        vexi_table_release(table);
+    }
+    vexi_arena_deinit(&arena);
+    if (status != VEX_OK) {
+        vexi_log(lake->core->env, 2, "looking for new collections: %s", error.message);
+    }
+}
+
+vex_status vexi_lake_table(vexi_lake *lake, vex_string name, vexi_table **out, vex_error *err) {
+    *out = NULL;
+    vexi_table *table = table_get(lake, name);
+    if (table == NULL && lake->config.shared) {
+        VEX_TRY(discover(lake, name, err));
+        table = table_get(lake, name);
+    }
+    if (table == NULL) {
         return vexi_fail(err, VEX_NOT_FOUND, "no collection '%.*s'",
                          (int)(name.size > 200 ? 200 : name.size), name.data);
     }
     *out = table;
     return VEX_OK;
+}
+
+bool vexi_lake_knows(vexi_lake *lake, vex_string name) {
+    vexi_table *table = lake->config.shared ? table_get(lake, name) : NULL;
+    vexi_table_release(table);
+    return !lake->config.shared || table != NULL;
 }
 
 vex_status vexi_lake_list_tables(vexi_lake *lake, vexi_arena *arena, vex_string **names,
@@ -237,8 +341,8 @@ static vex_status table_adopt(vexi_lake *lake, vex_string name, const char *fold
  * left when it failed behind its commit, not one that is about to be listed. */
 static vex_status create_table(vexi_lake *lake, vex_string name, const char *folder,
                                const vexi_schema *schema, vexi_delta_state *delta, vex_error *err) {
-    vexi_table *table;
-    if (vexi_lake_table(lake, name, &table, NULL) == VEX_OK) {
+    vexi_table *table = table_get(lake, name);
+    if (table != NULL) {
         vexi_table_release(table);
         return already_exists(name, err);
     }
@@ -297,6 +401,7 @@ static vex_status drop_attempt(vexi_table *table, vex_error *err) {
     if (table_is_gone(table)) {
         return vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
     }
+    VEX_TRY(table_check_epoch(table, err));
     const vexi_env *env = table->core->env;
     vexi_arena arena;
     vexi_arena_init(&arena, env);
@@ -345,9 +450,7 @@ vex_status table_let_go(vexi_table *table, vex_error *err) {
     table_graphs_remove(table, table->segments, table->segment_count);
     /* Nothing is left to resolve, so this cannot fail. */
     VEX_TRY(table_publish(table, NULL, 0, sealed_count, table->delta.version, err));
-    if (lake->wal != NULL) {
-        vexi_wal_committed(lake->wal, table->uuid, UINT64_MAX);
-    }
+    table_log_committed(table, UINT64_MAX);
     return VEX_OK;
 }
 
@@ -356,7 +459,8 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
     vexi_table *table;
     VEX_TRY(vexi_lake_table(lake, name, &table, err));
     pthread_mutex_lock(&table->commit_lock);
-    vex_status status = VEX_EXISTS;
+    vex_status status = table->log == NULL ? VEX_OK : table_claim_locked(table, err);
+    status = status == VEX_OK ? VEX_EXISTS : status;
     while (status == VEX_EXISTS) {
         status = drop_attempt(table, err);
     }
@@ -365,7 +469,7 @@ vex_status vexi_lake_drop_table(vexi_lake *lake, vex_string name, vex_error *err
         vex_status gone = table_let_go(table, err);
         status = gone == VEX_OK ? status : gone;
     }
-    if (status != VEX_OK) {
+    if (status != VEX_OK && table_owned(table)) {
         pthread_mutex_lock(&table->state_lock);
         table->doubtful = true;
         pthread_mutex_unlock(&table->state_lock);
@@ -387,7 +491,10 @@ vex_status lake_drop_if_empty(vexi_lake *lake, vexi_table *table, vex_error *err
     /* From here on no write is admitted, so none can be acknowledged and then dropped. */
     table->dropped = table->dropped || empty;
     pthread_mutex_unlock(&table->state_lock);
-    if (empty) {
+    if (empty && table->log != NULL) {
+        status = table_claim_locked(table, err);
+    }
+    if (empty && status == VEX_OK) {
         status = VEX_EXISTS;
         while (status == VEX_EXISTS) {
             status = drop_attempt(table, err);
@@ -434,9 +541,14 @@ static vex_status tables_each(vexi_lake *lake, vex_status (*call)(vexi_table *, 
     }
 }
 
+/* Of a shared lake only what this node writes: the others' rows they flush themselves. */
+static vex_status flush_owned(vexi_table *table, vex_error *err) {
+    return table_owned(table) ? vexi_table_flush(table, err) : VEX_OK;
+}
+
 vex_status vexi_lake_flush(vexi_lake *lake, vex_error *err) {
     VEX_TRY(writable(lake, err));
-    return tables_each(lake, vexi_table_flush, err);
+    return tables_each(lake, flush_owned, err);
 }
 
 bool lake_is_full(const vexi_lake *lake) {
@@ -445,7 +557,7 @@ bool lake_is_full(const vexi_lake *lake) {
 }
 
 static vex_status make_room(vexi_table *table, vex_error *err) {
-    return lake_is_full(table->lake) ? vexi_table_flush(table, err) : VEX_OK;
+    return lake_is_full(table->lake) ? flush_owned(table, err) : VEX_OK;
 }
 
 vex_status lake_make_room(vexi_lake *lake, vex_error *err) {
@@ -467,6 +579,9 @@ void lake_log_lost(void *argument) {
 static vex_status refresh_table(vexi_table *table, vex_error *err) {
     (void)err;
     vex_error error;
+    if (!table_is_followed(table)) {
+        return VEX_OK; /* who asks it next looks first */
+    }
     if (pthread_mutex_trylock(&table->commit_lock) != 0) {
         return VEX_OK; /* a committer is at work: it reads the log itself */
     }
@@ -481,6 +596,7 @@ static vex_status refresh_table(vexi_table *table, vex_error *err) {
 static void refresh_run(void *argument) {
     vexi_lake *lake = argument;
     (void)tables_each(lake, refresh_table, NULL);
+    discover_all(lake);
     if (!__atomic_load_n(&lake->closing, __ATOMIC_RELAXED)) {
         vexi_submit(lake->core->env, &lake->refresh_task, lake->config.refresh_interval_ms);
     }
@@ -537,6 +653,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
         vexi_cancel(env, &lake->tables[i]->flush_task);
     }
     vexi_cancel(env, &lake->index_task); /* a flush that ended meanwhile may have asked for it */
+    lake_node_destroy(lake->node);       /* no writes are under way: what it claimed is free */
     vex_status status = vexi_wal_destroy(lake->wal, err);
     for (size_t i = 0; i < lake->table_count; i++) {
         vexi_table_release(lake->tables[i]);
@@ -560,6 +677,13 @@ void vexi_lake_describe(vexi_lake *lake, vex_lake_stats *out) {
     if (lake->wal != NULL) {
         vexi_wal_describe(lake->wal, out);
     }
+    pthread_rwlock_rdlock(&lake->tables_lock);
+    for (size_t i = 0; i < lake->table_count; i++) {
+        if (lake->tables[i]->log != NULL && table_owned(lake->tables[i])) {
+            lake_log_describe(lake->tables[i]->log, out);
+        }
+    }
+    pthread_rwlock_unlock(&lake->tables_lock);
 }
 
 vex_status vexi_lake_probe(vexi_lake *lake, vex_error *err) {

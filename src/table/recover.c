@@ -47,14 +47,14 @@ typedef struct recovery {
 /* ---- Tables -----------------------------------------------------------------------------------
  */
 
-static vex_status load_table(recovery *r, const char *folder, vex_error *err) {
-    vexi_lake *lake = r->lake;
+vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *arena, bool *skipped,
+                           vex_error *err) {
     vex_string name;
-    if (vexi_folder_parse(folder, &r->arena, &name, NULL) != VEX_OK) {
+    if (vexi_folder_parse(folder, arena, &name, NULL) != VEX_OK) {
         return VEX_OK; /* not ours */
     }
     size_t size = strlen(folder) + 64;
-    char *first = vexi_arena_alloc(&r->arena, size);
+    char *first = vexi_arena_alloc(arena, size);
     if (first == NULL) {
         return vexi_no_memory(err, size);
     }
@@ -81,7 +81,7 @@ static vex_status load_table(recovery *r, const char *folder, vex_error *err) {
     if (status == VEX_UNSUPPORTED) {
         vexi_log(lake->core->env, 2, "folder %s is left alone: %s", folder,
                  err == NULL ? "not supported" : err->message);
-        r->skipped_tables = true;
+        *skipped = true;
         return VEX_OK;
     }
     if (status == VEX_OK) {
@@ -105,7 +105,7 @@ static vex_status load_tables(recovery *r, vex_error *err) {
         if (folder == NULL) {
             return vexi_no_memory(err, size);
         }
-        VEX_TRY(load_table(r, folder, err));
+        VEX_TRY(lake_load_table(r->lake, folder, &r->arena, &r->skipped_tables, err));
     }
     return VEX_OK;
 }
@@ -530,6 +530,10 @@ static vex_status recover_once(recovery *r, bool *again, vex_error *err) {
     *again = false;
     VEX_TRY(check_format(r, err));
     VEX_TRY(load_tables(r, err));
+    if (r->lake->config.shared) {
+        /* The logs of collections are read when somebody asks them (lake_follow.c). */
+        return read_only ? VEX_OK : lake_node_create(r->lake, &r->lake->node, err);
+    }
     vex_status status = read_log(r, err);
     if (read_only && status == VEX_NOT_FOUND) {
         *again = true; /* listed, then deleted by the writer */

@@ -273,6 +273,10 @@ static vex_status replayed_rows_covered(vexi_table *table, bool *covered, size_t
 }
 
 vex_status table_refresh(vexi_table *table, vex_error *err) {
+    bool follows = table->log != NULL && !table_owned(table);
+    if (follows && __atomic_load_n(&table->log->followed, __ATOMIC_ACQUIRE)) {
+        return table_follow_locked(table, err);
+    }
     vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
     bool retry = false;
     for (size_t i = 0; i < table->segment_count; i++) {
@@ -284,10 +288,13 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     if (table_is_gone(table)) {
         return table_let_go(table, err); /* whoever uses it next is told so */
     }
+    if (table->log != NULL && !follows && table_check_epoch(table, NULL) != VEX_OK) {
+        return table_follow_locked(table, err); /* taken over */
+    }
     table_segment *segments;
     size_t count;
     size_t flushed_count = 0;
-    if (table->lake->config.read_only) {
+    if (table->lake->config.read_only && table->log == NULL) {
         bool covered;
         VEX_TRY(replayed_rows_covered(table, &covered, &flushed_count, err));
         if (!covered) {

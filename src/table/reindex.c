@@ -133,7 +133,7 @@ vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uin
         if (status == VEX_CORRUPT || status == VEX_IO) {
             vexi_log(table->core->env, 3, "graph left out: %s", damage.message);
             vexi_segment_graph_retire(segment);
-            if (!table->lake->config.read_only) {
+            if (table_owned(table)) {
                 vexi_segment_graph_remove(segment);
             }
             lake_index_soon(table->lake);

@@ -8,7 +8,7 @@
 #include "table/segment_graph.h"
 
 /* A log record may be VEXI_WAL_RECORD_SIZE_MAX; a write is cut into parts of about this size. */
-enum { WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20 };
+enum { WRITE_PART_ROWS = 1 << 19, WRITE_PART_SIZE = 16 << 20, WRITE_BUFFER_SIZE_MAX = 256 << 20 };
 
 void table_retain(vexi_table *table) {
     __atomic_add_fetch(&table->references, 1, __ATOMIC_RELAXED);
@@ -27,6 +27,7 @@ void vexi_table_release(vexi_table *table) {
     }
     vexi_bits_release(table->active.hidden);
     vexi_memtable_release(table->active.memtable);
+    lake_log_destroy(env, table->log);
     vexi_delta_state_deinit(&table->delta);
     vexi_schema_box_release(table->schema);
     pthread_mutex_destroy(&table->commit_lock);
@@ -72,6 +73,9 @@ vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
     table->folder = text_copy(env, folder, strlen(folder));
     vex_status status =
         table->name == NULL || table->folder == NULL ? vexi_no_memory(err, name.size) : VEX_OK;
+    if (status == VEX_OK && lake->config.shared) {
+        status = lake_log_create(env, &table->log, err);
+    }
     if (status == VEX_OK &&
         (delta->metadata.id.size != VEXI_WAL_UUID_SIZE || delta->metadata.schema.dimension == 0)) {
         status = vexi_fail(err, VEX_UNSUPPORTED,
@@ -95,6 +99,14 @@ vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
     }
     *out = table;
     return VEX_OK;
+}
+
+void table_log_app_id(const vexi_table *table, char out[64]) {
+    if (table->log != NULL) {
+        snprintf(out, 64, "vexlake-log-%s", table->uuid);
+    } else {
+        snprintf(out, 64, "%s", table->lake->wal_uuid);
+    }
 }
 
 const vexi_schema *vexi_table_schema(const vexi_table *table) {
@@ -228,8 +240,8 @@ void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_seque
     size_t after = vexi_memtable_size_bytes(active);
     __atomic_add_fetch(&table->lake->memory_bytes, after - before, __ATOMIC_RELAXED);
     const vexi_lake_config *config = &table->lake->config;
-    if (table->lake->wal == NULL) {
-        return; /* replay: recovery decides itself what to flush */
+    if (table->log != NULL ? !table_owned(table) : table->lake->wal == NULL) {
+        return; /* replay: recovery decides itself what to flush; what others wrote they flush */
     }
     if (after >= config->flush_size_bytes) {
         /* If there is no memory for a new memtable this one goes on growing. */
@@ -361,6 +373,11 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
     if (lake->config.read_only) {
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
+    if (table->log != NULL) {
+        VEX_TRY(table_claim(table, err));
+        __atomic_store_n(&table->log->used_ns, vexi_monotonic_ns(lake->core->env),
+                         __ATOMIC_RELAXED);
+    }
     pthread_mutex_lock(&table->state_lock);
     bool lags = table->sealed_count > TABLE_SEALED_WAIT;
     bool doubtful = table->doubtful && !table->dropped;
@@ -419,10 +436,11 @@ static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_
         write.write.record_count = count;
         write.write.apply = write_apply;
         memcpy(write.write.collection, table->uuid, sizeof write.write.collection);
-        status = vexi_wal_commit(table->lake->wal, &write.write, err);
+        status = table->log != NULL ? lake_log_commit(table, &write.write, err)
+                                    : vexi_wal_commit(table->lake->wal, &write.write, err);
         if (status == VEX_OK && write.dropped) {
             /* Its records came into the log behind the drop: they keep no file. */
-            vexi_wal_committed(table->lake->wal, table->uuid, UINT64_MAX);
+            table_log_committed(table, UINT64_MAX);
             status = vexi_fail(err, VEX_NOT_FOUND, "no collection '%s'", table->name);
         } else if (status != VEX_OK) {
             pthread_mutex_lock(&table->state_lock);
@@ -433,6 +451,19 @@ static vex_status write_part(vexi_table *table, const vexi_row *rows, const vex_
     vexi_buffer_deinit(&write.write.records);
     vexi_row_block_destroy(env, write.block);
     return status;
+}
+
+void table_log_committed(vexi_table *table, uint64_t sequence) {
+    if (table->log != NULL) {
+        lake_log_committed(table, sequence);
+    } else if (table->lake->wal != NULL) {
+        vexi_wal_committed(table->lake->wal, table->uuid, sequence);
+    }
+}
+
+vex_status table_log_settle(vexi_table *table, vex_error *err) {
+    return table->log != NULL ? lake_log_settle(table, err)
+                              : vexi_wal_settle(table->lake->wal, err);
 }
 
 static size_t row_size(const vexi_schema *schema, const vexi_row *row) {
@@ -462,7 +493,7 @@ vex_status vexi_table_put(vexi_table *table, const vexi_row *rows, size_t count,
         VEX_TRY(write_admit(table, err));
         size_t part = 0;
         size_t size = 0;
-        while (part < count && size < WRITE_PART_SIZE) {
+        while (part < count && size < WRITE_PART_SIZE && part < WRITE_PART_ROWS) {
             size += row_size(schema, &rows[part++]);
         }
         VEX_TRY(write_part(table, rows, NULL, part, NULL, err));
@@ -604,7 +635,10 @@ vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t co
     }
     /* Ids that are not there need no record: that they were absent when looked up is an answer. But
      * a row whose put had an unknown outcome must not come after it. */
-    VEX_TRY(vexi_wal_settle(table->lake->wal, err));
+    if (table->log != NULL) { /* who else may write knows what is there */
+        VEX_TRY(table_claim(table, err));
+    }
+    VEX_TRY(table_log_settle(table, err));
     size_t taken;
     for (size_t done = 0; done < count; done += taken) {
         delete_part part;

@@ -39,6 +39,14 @@ typedef struct vexi_lake_config {
     uint64_t segment_size_bytes; /* vectors of one import segment, unless the import says */
     uint64_t graph_memory_bytes; /* of all graphs together that searches use here */
     uint64_t log_size_bytes; /* at which a new log file is begun                               */
+    /* Of a store that several nodes may use at once (lake_log.h). */
+    bool shared;
+    bool takeover;                  /* claim collections whatever their holders do, once */
+    uint32_t claim_timeout_ms;      /* silence after which a holder counts as dead */
+    uint32_t heartbeat_interval_ms; /* well below that */
+    uint32_t group_delay_ms;        /* for which a write waits for others */
+    uint64_t group_size_bytes;      /* unless so much waits */
+    char node_name[128];            /* of this process, for people; printable ASCII without '"' */
 } vexi_lake_config;
 
 /* Open over a store (taken, also on failure) and an environment (borrowed; outlives the lake and
@@ -62,6 +70,8 @@ vex_status vexi_lake_list_tables(vexi_lake *lake, vexi_arena *arena, vex_string 
                                  size_t *count, vex_error *err);
 /* A reference to a table: release it. VEX_NOT_FOUND names the collection. */
 vex_status vexi_lake_table(vexi_lake *lake, vex_string name, vexi_table **out, vex_error *err);
+/* Whether that would be answered without asking the store. */
+bool vexi_lake_knows(vexi_lake *lake, vex_string name);
 void vexi_table_release(vexi_table *table);
 
 /* The schema, immutable for the table's life. */
@@ -86,6 +96,13 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
                             uint64_t *row_count, vex_error *err);
 
 /* ---- Reading --------------------------------------------------------------------------------- */
+
+/* Make the rows of a table that another node writes those of this moment (consistent), or of a few
+ * seconds ago. Call it before taking a view of a shared lake's table; elsewhere it does nothing.
+ * Without the store's answer the rows that are known stay, unless there are none or `consistent`.
+ * vexi_table_follows: whether it would have to ask the store. */
+vex_status vexi_table_follow(vexi_table *table, bool consistent, vex_error *err);
+bool vexi_table_follows(vexi_table *table, bool consistent);
 
 /* One place where rows are. Exactly one of segment and memtable is set. */
 typedef struct vexi_source {

@@ -6,14 +6,23 @@
 
 #include <pthread.h>
 
+#include "table/lake_log.h"
 #include "table/memtable.h"
 #include "table/segment.h"
 #include "table/wal.h"
 
+/* A name that was looked for on storage: not again for a while. */
+enum { LAKE_MISSES = 16 };
+typedef struct lake_miss {
+    uint64_t hash;
+    uint64_t since_ns;
+} lake_miss;
+
 struct vexi_lake {
     vexi_core *core; /* env and store */
     vexi_lake_config config;
-    vexi_wal *wal; /* NULL when read-only */
+    vexi_wal *wal;   /* of a lake on disk; NULL when read-only, or where logs are objects */
+    lake_node *node; /* of a shared lake that may be written; else NULL */
     char wal_uuid[37];
     uint64_t memory_bytes; /* atomic: all memtables that are not flushed */
 
@@ -22,6 +31,10 @@ struct vexi_lake {
     vexi_table **tables; /* sorted by name; tables_lock; dropped ones stay until replaced */
     size_t table_count;
     size_t table_capacity;
+
+    lake_miss misses[LAKE_MISSES]; /* of a shared lake; tables_lock */
+    size_t miss_next;
+    uint64_t discovered_ns; /* when the folders were listed last; the refresh task's */
 
     vexi_task refresh_task;
     vexi_task index_task;    /* graphs, and segments without an index: index_task.c */
@@ -47,7 +60,8 @@ typedef struct table_memtable {
     uint64_t since_ns; /* of a sealed one: when its first row came; state lock */
 } table_memtable;
 
-enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3 };
+/* One more may be swapped out while a table is followed again (lake_follow.c). */
+enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3, TABLE_SEALED_ROOM = TABLE_SEALED_MAX + 1 };
 
 struct vexi_table {
     int references;  /* atomic */
@@ -73,7 +87,7 @@ struct vexi_table {
     bool doubtful; /* whether it is dropped is unknown: the next write asks the log; state lock */
     table_segment *segments; /* changed with view and state locks, so either one suffices to read */
     size_t segment_count;
-    table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments */
+    table_memtable sealed[TABLE_SEALED_ROOM]; /* oldest first; as segments */
     size_t sealed_count;
     table_memtable active;    /* as segments; .memtable may be NULL    */
     bool flush_now;           /* by the next background flush; state lock */
@@ -92,6 +106,8 @@ struct vexi_table {
     float center_row_length;            /* state lock */
     const vexi_segment *center_segment; /* whose it is, to compare only; commit lock */
 
+    lake_log *log; /* of a shared lake; else NULL */
+
     vexi_task flush_task;
     int index_cancel; /* atomic: the index task leaves this table */
 };
@@ -109,6 +125,13 @@ void table_append(vexi_table *table, vexi_row_block *block, uint64_t first_seque
 /* Reserve room for rows. State lock. */
 vex_status table_reserve(vexi_table *table, uint64_t row_count, vex_error *err);
 void table_note_error(vexi_table *table, const vex_error *error);
+/* The table has committed everything up to `sequence` (UINT64_MAX: it is dropped): what nothing
+ * needs any more of its log is deleted. */
+void table_log_committed(vexi_table *table, uint64_t sequence);
+/* If the outcome of an earlier write is unknown, find it out. */
+vex_status table_log_settle(vexi_table *table, vex_error *err);
+/* By which commits tell how much of the log they cover. `out` holds 64 bytes. */
+void table_log_app_id(const vexi_table *table, char out[64]);
 /* References to the segments as they are now, with `deleted`; table_segments_free gives them back.
  * State lock. */
 vex_status table_segments_share(const vexi_table *table, table_segment **out, vex_error *err);
@@ -248,6 +271,10 @@ void table_graphs_remove(vexi_table *table, const table_segment *segments, size_
 /* ---- recover.c ------------------------------------------------------------------------------- */
 
 vex_status lake_recover(vexi_lake *lake, vex_error *err);
+/* Open the table in a folder and add it, if it is one of ours. *skipped is set where it is, but
+ * made by something newer. */
+vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *arena, bool *skipped,
+                           vex_error *err);
 
 /* ---- lake.c ---------------------------------------------------------------------------------- */
 

@@ -295,7 +295,7 @@ void table_drop_views(vexi_table *table) {
 static vex_status resolve_segment(vexi_table *table, table_segment *segment, size_t flushed_count,
                                   vex_error *err) {
     const vexi_env *env = table->core->env;
-    table_memtable entries[TABLE_SEALED_MAX + 1];
+    table_memtable entries[TABLE_SEALED_ROOM + 1];
     pthread_mutex_lock(&table->state_lock);
     size_t count = table->sealed_count;
     memcpy(entries, table->sealed, count * sizeof *entries);
@@ -358,8 +358,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
     }
     table_segment *gone = segments;
     size_t gone_count = segment_count;
-    vexi_memtable *flushed[TABLE_SEALED_MAX];
-    vexi_bits *flushed_bits[TABLE_SEALED_MAX];
+    vexi_memtable *flushed[TABLE_SEALED_ROOM];
+    vexi_bits *flushed_bits[TABLE_SEALED_ROOM];
     if (status != VEX_OK) {
         flushed_count = 0;
     } else {
