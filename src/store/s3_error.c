@@ -161,8 +161,8 @@ static vexi_s3_failure judge_refusal(const vexi_s3_transfer *t, const vexi_s3_se
     if (http == 401 || http == 403) {
         return give(VEXI_S3_KEYS,
                     vexi_fail_code(err, VEX_INVALID, http,
-                                   "%s: %s denies access to bucket '%s' (%d %s): check the keys "
-                                   "and what they may do there",
+                                   "%s: %s denies access to bucket '%s' (%d %s): check its name, "
+                                   "the keys, and what they may do there",
                                    what, address->base, settings->bucket, http, code),
                     status);
     }
