@@ -13,7 +13,11 @@
  * VEXI_S3_UNAVAILABLE, and its message begins with "store unavailable". What a person must change
  * (bucket, keys, region, clock, certificate) is VEX_INVALID with a message that says so. A commit
  * whose answer was lost and that could not be read back is VEX_UNKNOWN_OUTCOME. An object that
- * changed between the requests of one get is VEX_CONFLICT. No message holds a secret. */
+ * changed between the requests of one get is VEX_CONFLICT. No message holds a secret.
+ *
+ * Keys that expire. A server that does not take the keys any more is not asked again with the same,
+ * but where they came from a profile they are read once more, and if they are others the request is
+ * repeated with them: whoever renews them in ~/.aws/credentials need not start the store anew. */
 #ifndef VEXI_STORE_S3_H
 #define VEXI_STORE_S3_H
 
@@ -50,6 +54,10 @@ typedef struct vexi_s3_settings {
     char secret_key[256];
     char session_token[8192]; /* "" for none */
     char ca_file[1024];       /* "" for the system's */
+    /* Where keys came from that may be replaced there while the store is open: a profile of the AWS
+     * files. "" for keys of the options or the environment. */
+    char keys_profile[128];
+    char keys_files[2][1024]; /* credentials, config; "" for none */
     bool insecure;
     bool virtual_host;
 
@@ -81,13 +89,18 @@ vex_status vexi_s3_settings_load(const char *uri, const vexi_s3_options *options
                                  vex_error *err);
 void vexi_s3_settings_wipe(vexi_s3_settings *settings);
 
+/* Read the keys again where they came from. *changed tells whether they are others now; keys that
+ * are missing, incomplete or not to be read leave those of the settings as they are (false). */
+void vexi_s3_settings_renew_keys(vexi_s3_settings *settings, bool *changed);
+
 /* A store over the bucket; settings are copied. Asks no network. Its destroy ends what other
  * threads have in flight (VEX_CANCELLED for them) and waits until they have left. Neither maps nor
  * keeps logs or locks. */
 vex_status vexi_store_s3_create(const vexi_env *env, const vexi_s3_settings *settings,
                                 vexi_store **out, vex_error *err);
 
-/* One request that tells whether server, bucket and keys are as they should be. */
+/* One request that tells whether server, bucket and keys are as they should be. It takes ten
+ * seconds at most: somebody waits for a start and its reason not to happen. */
 vex_status vexi_store_s3_check(vexi_store *store, vex_error *err);
 
 /* Race put_if_absent on scratch objects below .vexlake/probe/. VEX_UNSUPPORTED where two callers

@@ -16,6 +16,9 @@
  * not begun after the given percentile of such times gets a second one, at most one for twenty
  * requests (Dean and Barroso, "The Tail at Scale", 2013). The first to succeed ends the other.
  *
+ * Keys that the server does not take any more are looked for again where they came from, and where
+ * there are others the request is repeated with them (see s3.h).
+ *
  * Timeouts are watched here and not by libcurl, whose stall watch counts whole seconds: no byte
  * either way for stall_timeout_ms ends an attempt, total_timeout_ms ends the call with its retries.
  *
@@ -44,7 +47,7 @@ typedef struct call_list {
 
 struct vexi_s3_client {
     const vexi_env *env;
-    vexi_s3_settings settings; /* immutable */
+    vexi_s3_settings settings; /* immutable, but for the keys: the network thread's */
     vexi_s3_address address;   /* immutable */
     CURLM *multi;
     pthread_t thread;
@@ -64,6 +67,8 @@ struct vexi_s3_client {
     vexi_s3_transfer *transfers; /* connection_count_max of them */
     size_t active_count;
     vexi_s3_signer signer;
+    uint64_t keys_number;     /* counts keys that were taken */
+    uint64_t keys_checked_ns; /* when they were last looked for, 0 for never */
     vexi_s3_pace pace;
     uint64_t first_byte_buckets[VEXI_S3_LATENCY_BUCKETS]; /* of ranged GETs */
     uint64_t first_byte_count;
@@ -72,6 +77,7 @@ struct vexi_s3_client {
 };
 
 static const uint64_t millisecond_ns = 1000000u;
+static const uint64_t keys_pause_ns = 1000000000u;
 static const double hedge_share = 0.05;
 
 /* ---- Lists ----------------------------------------------------------------------------------- */
@@ -117,6 +123,10 @@ static void end_call(vexi_s3_client *client, vexi_s3_call *call) {
 static void cancel_call(vexi_s3_client *client, vexi_s3_call *call) {
     call->status = vexi_fail(&call->error, VEX_CANCELLED, "%s: given up", call->what);
     end_call(client, call);
+}
+
+static uint32_t total_timeout_ms(const vexi_s3_client *client, const vexi_s3_call *call) {
+    return call->total_timeout_ms != 0 ? call->total_timeout_ms : client->settings.total_timeout_ms;
 }
 
 /* ---- Transfers ------------------------------------------------------------------------------- */
@@ -189,17 +199,36 @@ static vex_status start_transfer(vexi_s3_client *client, vexi_s3_call *call, boo
         vexi_s3_transfer_end(t);
         return vexi_no_memory(err, sizeof *t);
     }
+    t->keys_number = client->keys_number;
     client->active_count++;
     call->active_count++;
     count_start(client, call, is_hedge);
     return VEX_OK;
 }
 
+/* The server does not take the keys of this transfer: are there others by now? The files are looked
+ * at once a second at most, whatever the number of requests that were refused. */
+static bool has_other_keys(vexi_s3_client *client, const vexi_s3_transfer *t) {
+    uint64_t now = vexi_monotonic_ns(client->env);
+    if (t->keys_number == client->keys_number && client->settings.keys_profile[0] != '\0' &&
+        (client->keys_checked_ns == 0 || now - client->keys_checked_ns >= keys_pause_ns)) {
+        client->keys_checked_ns = now;
+        bool changed = false;
+        vexi_s3_settings_renew_keys(&client->settings, &changed);
+        if (changed) {
+            client->keys_number++;
+            client->signer.day[0] = '\0'; /* the derived key is of the old secret */
+        }
+    }
+    return t->keys_number != client->keys_number;
+}
+
 /* The call's last attempt failed and none is under way: wait for another, or end. */
 static void after_failure(vexi_s3_client *client, vexi_s3_call *call, uint32_t retry_after_ms) {
     uint64_t now = vexi_monotonic_ns(client->env);
-    bool may_repeat = call->failure != VEXI_S3_FINAL &&
-                      call->attempt_count < client->settings.attempt_count_max &&
+    uint32_t attempt_count_max =
+        call->attempt_count_max != 0 ? call->attempt_count_max : client->settings.attempt_count_max;
+    bool may_repeat = call->failure != VEXI_S3_FINAL && call->attempt_count < attempt_count_max &&
                       !call->group->has_failed;
     if (!may_repeat || !vexi_s3_pace_take(&client->pace)) {
         end_call(client, call);
@@ -237,6 +266,7 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
     curl_off_t retry_after_s = 0;
     (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &http);
     (void)curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+    (void)curl_easy_getinfo(t->easy, CURLINFO_SSL_VERIFYRESULT, &t->certificate);
     t->answer.http_status = (int)http;
     retry_after_s = retry_after_s < 0 ? 0 : retry_after_s;
     t->retry_after_ms = (uint32_t)(retry_after_s < 30 ? retry_after_s * 1000 : 30000);
@@ -254,6 +284,9 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
     vexi_s3_failure failure =
         vexi_s3_judge(t, (int)code, timeout_text, &client->settings, &client->address,
                       vexi_wall_us(client->env) / 1000000, &status, &err);
+    if (failure == VEXI_S3_KEYS && !has_other_keys(client, t)) {
+        failure = VEXI_S3_FINAL;
+    }
     uint64_t now = vexi_monotonic_ns(client->env);
     bool is_plain = failure == VEXI_S3_DONE || http == 404 || http == 412;
     count_end(client, t, http != 0, !is_plain, failure == VEXI_S3_THROTTLED);
@@ -293,7 +326,7 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
     call->status = status;
     call->error = err;
     call->failure = failure;
-    call->is_doubtful = call->is_doubtful || failure != VEXI_S3_UNSENT;
+    call->is_doubtful = call->is_doubtful || (failure != VEXI_S3_UNSENT && failure != VEXI_S3_KEYS);
     if (failure == VEXI_S3_THROTTLED) {
         vexi_s3_pace_throttled(&client->pace, now, retry_after_ms);
     }
@@ -369,7 +402,7 @@ static void start_ready(vexi_s3_client *client, uint64_t now) {
         }
         (void)pop(&client->ready);
         if (call->attempt_count == 0) {
-            call->deadline_ns = now + client->settings.total_timeout_ms * millisecond_ns;
+            call->deadline_ns = now + total_timeout_ms(client, call) * millisecond_ns;
         }
         call->attempt_count++;
         vex_status status = start_transfer(client, call, false, &call->error);
@@ -428,8 +461,7 @@ static uint64_t watch_transfers(vexi_s3_client *client, uint64_t now) {
             char text[64];
             bool is_stall = now < call->deadline_ns;
             snprintf(text, sizeof text, is_stall ? "no byte for %u ms" : "no end after %u ms",
-                     is_stall ? client->settings.stall_timeout_ms
-                              : client->settings.total_timeout_ms);
+                     is_stall ? client->settings.stall_timeout_ms : total_timeout_ms(client, call));
             end_transfer(client, t, CURLE_OPERATION_TIMEDOUT, text);
             continue;
         }

@@ -4,7 +4,11 @@
  * since a secret of one place does not fit an access key of another. Of the AWS files (credentials,
  * and config with its sections named "profile x") the entries of one profile are read; entries that
  * name a way to get keys (roles, single sign-on) are not followed: such keys come by the
- * environment, e.g. from `aws configure export-credentials`. */
+ * environment, e.g. from `aws configure export-credentials`.
+ *
+ * Keys of a profile are read again when the server no longer takes them: whoever renews keys that
+ * expire writes the new ones into the file. What is read then is taken as a whole or not at all, so
+ * a file that is being written does no harm; those of the environment cannot change. */
 #include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,13 +50,12 @@ static vex_status take(char *out, size_t out_size, const char *value, const char
     return VEX_OK;
 }
 
-/* A path may hold more characters. */
+/* A path, or the name of a profile, may hold more characters. */
 static vex_status take_path(char *out, size_t out_size, const char *value, const char *what,
                             vex_error *err) {
     size_t size = strlen(value);
     if (size >= out_size) {
-        return vexi_fail(err, VEX_INVALID, "the path of the %s is longer than %zu bytes", what,
-                         out_size - 1);
+        return vexi_fail(err, VEX_INVALID, "the %s is longer than %zu bytes", what, out_size - 1);
     }
     memcpy(out, value, size + 1);
     return VEX_OK;
@@ -118,7 +121,8 @@ static vex_status take_entry(profile *p, const char *key, const char *value, vex
         }
     }
     if (strcmp(key, "ca_bundle") == 0 && p->ca_file[0] == '\0') {
-        return take_path(p->ca_file, sizeof p->ca_file, value, "certificate authorities", err);
+        return take_path(p->ca_file, sizeof p->ca_file, value,
+                         "path of the certificate authorities", err);
     }
     return VEX_OK;
 }
@@ -166,26 +170,30 @@ static vex_status read_file(const char *path, const char *wanted, profile *p, ve
 }
 
 static vex_status read_profile(const vexi_s3_options *options, vexi_s3_lookup *lookup,
-                               void *context, profile *out, vex_error *err) {
+                               void *context, profile *out, vexi_s3_settings *settings,
+                               vex_error *err) {
     *out = (profile){0};
     const char *wanted = options->profile;
     wanted = wanted != NULL ? wanted : ask(lookup, context, "AWS_PROFILE");
     bool was_named = wanted != NULL;
     wanted = was_named ? wanted : "default";
+    VEX_TRY(take_path(settings->keys_profile, sizeof settings->keys_profile, wanted,
+                      "profile's name", err));
     static const struct {
         const char *variable;
         const char *name;
     } files[] = {{"AWS_SHARED_CREDENTIALS_FILE", "credentials"}, {"AWS_CONFIG_FILE", "config"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[4096];
+        char *path = settings->keys_files[i];
+        size_t room = sizeof settings->keys_files[i];
         const char *named = ask(lookup, context, files[i].variable);
         const char *home = ask(lookup, context, "HOME");
         if (named == NULL && home == NULL) {
             continue;
         }
-        int size = named != NULL ? snprintf(path, sizeof path, "%s", named)
-                                 : snprintf(path, sizeof path, "%s/.aws/%s", home, files[i].name);
-        if (size < 0 || (size_t)size >= sizeof path) {
+        int size = named != NULL ? snprintf(path, room, "%s", named)
+                                 : snprintf(path, room, "%s/.aws/%s", home, files[i].name);
+        if (size < 0 || (size_t)size >= room) {
             return vexi_fail(err, VEX_INVALID, "the path of the AWS %s file is too long",
                              files[i].name);
         }
@@ -277,6 +285,9 @@ static vex_status take_keys(const vexi_s3_options *options, vexi_s3_lookup *look
                          access_key != NULL ? "access" : "secret",
                          access_key != NULL ? "secret" : "access");
     }
+    if (access_key != p->access_key) { /* not of the files, so these are not asked again */
+        out->keys_profile[0] = '\0';
+    }
     VEX_TRY(take(out->access_key, sizeof out->access_key, access_key, "access key", err));
     VEX_TRY(take(out->secret_key, sizeof out->secret_key, secret_key, "secret key", err));
     if (token != NULL) {
@@ -288,7 +299,7 @@ static vex_status take_keys(const vexi_s3_options *options, vexi_s3_lookup *look
 static vex_status load(const char *uri, const vexi_s3_options *options, vexi_s3_lookup *lookup,
                        void *context, profile *p, vexi_s3_settings *out, vex_error *err) {
     VEX_TRY(take_uri(uri, out, err));
-    VEX_TRY(read_profile(options, lookup, context, p, err));
+    VEX_TRY(read_profile(options, lookup, context, p, out, err));
     VEX_TRY(take_keys(options, lookup, context, p, out, err));
     const char *region = first_of(options->region, ask(lookup, context, "AWS_REGION"),
                                   ask(lookup, context, "AWS_DEFAULT_REGION"), p->region);
@@ -302,8 +313,8 @@ static vex_status load(const char *uri, const vexi_s3_options *options, vexi_s3_
     const char *ca_file =
         first_of(options->ca_file, ask(lookup, context, "AWS_CA_BUNDLE"), p->ca_file, NULL);
     if (ca_file != NULL) {
-        VEX_TRY(
-            take_path(out->ca_file, sizeof out->ca_file, ca_file, "certificate authorities", err));
+        VEX_TRY(take_path(out->ca_file, sizeof out->ca_file, ca_file,
+                          "path of the certificate authorities", err));
     }
     out->insecure = options->insecure;
     out->virtual_host = options->virtual_host;
@@ -323,4 +334,34 @@ vex_status vexi_s3_settings_load(const char *uri, const vexi_s3_options *options
         vexi_s3_settings_wipe(out);
     }
     return status;
+}
+
+/* Nothing of a longer secret stays behind a shorter one. `value` is of a field of the same size. */
+static void replace(char *out, size_t out_size, const char *value) {
+    explicit_bzero(out, out_size);
+    memcpy(out, value, strlen(value));
+}
+
+void vexi_s3_settings_renew_keys(vexi_s3_settings *settings, bool *changed) {
+    *changed = false;
+    if (settings->keys_profile[0] == '\0') {
+        return;
+    }
+    profile p = {0};
+    vex_status status = VEX_OK;
+    for (size_t i = 0; status == VEX_OK && i < 2; i++) {
+        if (settings->keys_files[i][0] != '\0') {
+            status = read_file(settings->keys_files[i], settings->keys_profile, &p, NULL);
+        }
+    }
+    bool is_whole = status == VEX_OK && p.access_key[0] != '\0' && p.secret_key[0] != '\0';
+    if (is_whole && (strcmp(p.access_key, settings->access_key) != 0 ||
+                     strcmp(p.secret_key, settings->secret_key) != 0 ||
+                     strcmp(p.session_token, settings->session_token) != 0)) {
+        replace(settings->access_key, sizeof settings->access_key, p.access_key);
+        replace(settings->secret_key, sizeof settings->secret_key, p.secret_key);
+        replace(settings->session_token, sizeof settings->session_token, p.session_token);
+        *changed = true;
+    }
+    explicit_bzero(&p, sizeof p);
 }

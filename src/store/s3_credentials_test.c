@@ -102,6 +102,46 @@ TEST(files) {
     vex_test_folder_remove(&folder);
 }
 
+/* Keys of a profile are read again when asked; those of the environment are not. */
+TEST(renewed_keys) {
+    vex_test_folder folder = vex_test_folder_make();
+    char path[128];
+    snprintf(path, sizeof path, "%s/keys", folder.path);
+    const char *const pairs[] = {"AWS_SHARED_CREDENTIALS_FILE", path, "AWS_PROFILE", "p", NULL};
+    write_text(path, "[p]\naws_access_key_id=AK1\naws_secret_access_key=SK1LONG\n"
+                     "aws_session_token=T1\n");
+    vexi_s3_settings s;
+    CHECK_OK(load("s3://bucket", &no_options, pairs, &s, &err));
+    bool changed = true;
+    vexi_s3_settings_renew_keys(&s, &changed);
+    CHECK(!changed);
+    /* What is not whole, or not there, changes nothing. */
+    static const char *const broken[] = {"", "[p]\naws_access_key_id=AK2\n",
+                                         "[other]\naws_access_key_id=AK2\n"
+                                         "aws_secret_access_key=SK2\n",
+                                         "[p]\naws_access_key_id=AK2\n"
+                                         "aws_secret_access_key=S K2\n"};
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        write_text(path, broken[i]);
+        vexi_s3_settings_renew_keys(&s, &changed);
+        CHECK(!changed && strcmp(s.access_key, "AK1") == 0 && strcmp(s.secret_key, "SK1LONG") == 0);
+    }
+    CHECK_EQ(remove(path), 0);
+    vexi_s3_settings_renew_keys(&s, &changed);
+    CHECK(!changed && strcmp(s.session_token, "T1") == 0);
+    write_text(path, "[p]\naws_access_key_id=AK2\naws_secret_access_key=SK2\n");
+    vexi_s3_settings_renew_keys(&s, &changed);
+    CHECK(changed && strcmp(s.access_key, "AK2") == 0 && strcmp(s.secret_key, "SK2") == 0);
+    CHECK(s.session_token[0] == '\0' && s.secret_key[4] == '\0');
+    const char *const both[] = {
+        "AWS_SHARED_CREDENTIALS_FILE", path,  "AWS_PROFILE", "p", "AWS_ACCESS_KEY_ID", "AKE",
+        "AWS_SECRET_ACCESS_KEY",       "SKE", NULL};
+    CHECK_OK(load("s3://bucket", &no_options, both, &s, &err));
+    vexi_s3_settings_renew_keys(&s, &changed);
+    CHECK(!changed && strcmp(s.access_key, "AKE") == 0);
+    vex_test_folder_remove(&folder);
+}
+
 /* Every wrong input is named, and nothing of a secret stands in the message. */
 TEST(wrong_inputs) {
     static char long_secret[9000];
@@ -142,4 +182,4 @@ TEST(wrong_inputs) {
     CHECK(strstr(err.message, "SECRET") == NULL);
 }
 
-TEST_MAIN(RUN(environment); RUN(files); RUN(wrong_inputs))
+TEST_MAIN(RUN(environment); RUN(files); RUN(renewed_keys); RUN(wrong_inputs))

@@ -7,31 +7,46 @@
  * nothing better is known, and servers put no secrets there (AWS shows the access key id, in a
  * field of its own that is not read). */
 #include <curl/curl.h>
+#include <openssl/x509_vfy.h>
 
 #include "store/s3_internal.h"
+
+enum { CLOCK_SKEW_SECONDS = 900 }; /* what servers bear */
 
 static vexi_s3_failure give(vexi_s3_failure failure, vex_status given, vex_status *status) {
     *status = given;
     return failure;
 }
 
-/* Codes that are the settings' fault, and what to change. Each takes the server's address. */
+#define EXPIRED_TOKEN                                                                              \
+    "says that the session token has expired: put new keys into the profile, or start again with " \
+    "a new AWS_SESSION_TOKEN"
+
+/* Codes that are the settings' fault, and what to change. Each takes the server's address. Where
+ * other keys may be all it takes, the keys are looked at once more (see s3_client.c). */
 static const struct {
     const char *code;
+    vexi_s3_failure failure;
     const char *advice;
 } advices[] = {
-    {"InvalidAccessKeyId", "does not know this access key: check AWS_ACCESS_KEY_ID"},
-    {"XAdminUserNotFound", "does not know this access key: check AWS_ACCESS_KEY_ID"},
-    {"SignatureDoesNotMatch",
+    {"InvalidAccessKeyId", VEXI_S3_KEYS,
+     "does not know this access key: check AWS_ACCESS_KEY_ID, or the profile"},
+    {"XAdminUserNotFound", VEXI_S3_KEYS,
+     "does not know this access key: check AWS_ACCESS_KEY_ID, or the profile"},
+    {"SignatureDoesNotMatch", VEXI_S3_KEYS,
      "finds the signature wrong: the secret key does not belong to the access key; check "
-     "AWS_SECRET_ACCESS_KEY"},
-    {"ExpiredToken", "says that the session token has expired: get a new one (AWS_SESSION_TOKEN)"},
-    {"TokenRefreshRequired",
-     "says that the session token has expired: get a new one (AWS_SESSION_TOKEN)"},
-    {"InvalidToken", "does not accept the session token: check AWS_SESSION_TOKEN"},
-    {"InvalidBucketName", "says that the bucket's name is not allowed: check the lake's address"},
-    {"AllAccessDisabled", "has disabled all access to the bucket"},
-    {"NotImplemented", "does not know this operation: it is no complete S3 server"},
+     "AWS_SECRET_ACCESS_KEY, or the profile"},
+    {"ExpiredToken", VEXI_S3_KEYS, EXPIRED_TOKEN},
+    {"ExpiredTokenException", VEXI_S3_KEYS, EXPIRED_TOKEN},
+    {"TokenRefreshRequired", VEXI_S3_KEYS, EXPIRED_TOKEN},
+    {"InvalidToken", VEXI_S3_KEYS,
+     "does not accept the session token: check AWS_SESSION_TOKEN, or the profile"},
+    {"InvalidTokenId", VEXI_S3_KEYS,
+     "does not accept the session token: check AWS_SESSION_TOKEN, or the profile"},
+    {"InvalidBucketName", VEXI_S3_FINAL,
+     "says that the bucket's name is not allowed: check the lake's address"},
+    {"AllAccessDisabled", VEXI_S3_FINAL, "has disabled all access to the bucket"},
+    {"NotImplemented", VEXI_S3_FINAL, "does not know this operation: it is no complete S3 server"},
 };
 
 /* Whether a 404 means that the object is not there. A bucket or, for some servers, an access key
@@ -79,10 +94,18 @@ static vexi_s3_failure judge_refusal(const vexi_s3_transfer *t, const vexi_s3_se
     const char *what = t->call->what;
     int http = t->answer.http_status;
     const char *code = error->code;
-    if (strcmp(code, "RequestTimeTooSkewed") == 0 ||
-        (http == 403 && t->server_time != 0 &&
-         (now_seconds - t->server_time > 900 || t->server_time - now_seconds > 900))) {
-        long long ahead = (long long)(now_seconds - t->server_time);
+    long long ahead = t->server_time == 0 ? 0 : (long long)(now_seconds - t->server_time);
+    bool is_skewed = ahead > CLOCK_SKEW_SECONDS || ahead < -CLOCK_SKEW_SECONDS;
+    if (strcmp(code, "RequestTimeTooSkewed") == 0 && !is_skewed) {
+        /* The answer's date is missing, or somebody's on the way. */
+        return give(VEXI_S3_FINAL,
+                    vexi_fail_code(err, VEX_INVALID, http,
+                                   "%s: the clocks of this machine and of %s differ by more than a "
+                                   "quarter of an hour: set them",
+                                   what, address->base),
+                    status);
+    }
+    if (is_skewed && (http == 403 || strcmp(code, "RequestTimeTooSkewed") == 0)) {
         return give(VEXI_S3_FINAL,
                     vexi_fail_code(err, VEX_INVALID, http,
                                    "%s: this machine's clock is %lld s %s the clock of %s: set it",
@@ -100,7 +123,7 @@ static vexi_s3_failure judge_refusal(const vexi_s3_transfer *t, const vexi_s3_se
     }
     for (size_t i = 0; i < sizeof advices / sizeof *advices; i++) {
         if (strcmp(code, advices[i].code) == 0) {
-            return give(VEXI_S3_FINAL,
+            return give(advices[i].failure,
                         vexi_fail_code(err, VEX_INVALID, http, "%s: %s %s", what, address->base,
                                        advices[i].advice),
                         status);
@@ -127,11 +150,19 @@ static vexi_s3_failure judge_refusal(const vexi_s3_transfer *t, const vexi_s3_se
                                    what, address->base, http, code),
                     status);
     }
-    if (http == 401 || http == 403) {
+    if (http == 400 && code[0] == '\0' && !address->is_https) {
         return give(VEXI_S3_FINAL,
                     vexi_fail_code(err, VEX_INVALID, http,
-                                   "%s: %s denies access to bucket '%s' (%d %s): check the keys "
-                                   "and what they may do there",
+                                   "%s: %s does not answer as an S3 server (400): does it speak "
+                                   "https at this port? Check --endpoint or AWS_ENDPOINT_URL",
+                                   what, address->base),
+                    status);
+    }
+    if (http == 401 || http == 403) {
+        return give(VEXI_S3_KEYS,
+                    vexi_fail_code(err, VEX_INVALID, http,
+                                   "%s: %s denies access to bucket '%s' (%d %s): check its name, "
+                                   "the keys, and what they may do there",
                                    what, address->base, settings->bucket, http, code),
                     status);
     }
@@ -206,6 +237,32 @@ static vexi_s3_failure judge_http(const vexi_s3_transfer *t, const vexi_s3_setti
     return judge_refusal(t, settings, address, now_seconds, status, err);
 }
 
+/* `code` is OpenSSL's. It is happy, or was not asked to the end, where libcurl itself found that
+ * the certificate is for another host. */
+static vex_status judge_certificate(long code, const vexi_s3_address *address, vex_error *err) {
+    switch (code) {
+    case X509_V_OK:
+    case X509_V_ERR_UNSPECIFIED:
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return vexi_fail(err, VEX_INVALID,
+                         "the certificate of %s is for another host: name the server in --endpoint "
+                         "or AWS_ENDPOINT_URL as its certificate does",
+                         address->base);
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return vexi_fail(err, VEX_INVALID,
+                         "the certificate of %s is not valid at this time (%s): renew it, or set "
+                         "this machine's clock",
+                         address->base, X509_verify_cert_error_string(code));
+    default:
+        return vexi_fail(err, VEX_INVALID,
+                         "the certificate of %s is not trusted (%s): name the file of its "
+                         "authority by --ca-file or AWS_CA_BUNDLE",
+                         address->base, X509_verify_cert_error_string(code));
+    }
+}
+
 static vexi_s3_failure judge_curl(const vexi_s3_transfer *t, int code, const char *timeout_text,
                                   const vexi_s3_settings *settings, const vexi_s3_address *address,
                                   vex_status *status, vex_error *err) {
@@ -236,17 +293,12 @@ static vexi_s3_failure judge_curl(const vexi_s3_transfer *t, int code, const cha
                               what, address->base),
                     status);
     case CURLE_PEER_FAILED_VERIFICATION:
-        return give(VEXI_S3_FINAL,
-                    vexi_fail(err, VEX_INVALID,
-                              "the certificate of %s is not trusted: name the file of its "
-                              "authority (AWS_CA_BUNDLE), or check the host's name",
-                              address->base),
-                    status);
+        return give(VEXI_S3_FINAL, judge_certificate(t->certificate, address, err), status);
     case CURLE_SSL_CACERT_BADFILE:
         return give(VEXI_S3_FINAL,
                     vexi_fail(err, VEX_INVALID,
-                              "the file of certificate authorities %s cannot be "
-                              "read",
+                              "the file of certificate authorities %s cannot be read, or holds "
+                              "none: check --ca-file or AWS_CA_BUNDLE",
                               settings->ca_file),
                     status);
     case CURLE_SSL_CONNECT_ERROR:
@@ -262,11 +314,17 @@ static vexi_s3_failure judge_curl(const vexi_s3_transfer *t, int code, const cha
                               "store unavailable: %s: no connection to %s within %u ms", what,
                               address->base, settings->connect_timeout_ms),
                     status);
-    default:
+    default: {
+        /* What servers of https do that are spoken to in plain http. */
+        bool may_want_https = !address->is_https && t->answer.http_status == 0 &&
+                              (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR ||
+                               code == CURLE_UNSUPPORTED_PROTOCOL);
         return give(broken,
-                    vexi_fail(err, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s: %s", what,
-                              address->base, curl_easy_strerror((CURLcode)code)),
+                    vexi_fail(err, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s: %s%s", what,
+                              address->base, curl_easy_strerror((CURLcode)code),
+                              may_want_https ? ": does it speak https at this port?" : ""),
                     status);
+    }
     }
 }
 

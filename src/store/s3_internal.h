@@ -205,6 +205,7 @@ typedef enum vexi_s3_failure {
     VEXI_S3_FINAL,       /* asking again would change nothing */
     VEXI_S3_AGAIN,       /* worth another attempt */
     VEXI_S3_THROTTLED,   /* worth another one, and slower */
+    VEXI_S3_KEYS,        /* worth another one if there are other keys by then; it did nothing */
     VEXI_S3_UNREACHABLE, /* worth another one; the server did not answer at all */
     VEXI_S3_UNSENT       /* the same, and it certainly never saw the request */
 } vexi_s3_failure;
@@ -243,8 +244,10 @@ typedef struct vexi_s3_call {
     uint64_t end;
     const vexi_range *ranges;
     size_t range_count;
-    bool is_independent; /* its failure does not end the group's other calls */
-    uint32_t delay_ms;   /* before its first attempt */
+    bool is_independent;        /* its failure does not end the group's other calls */
+    uint32_t delay_ms;          /* before its first attempt */
+    uint32_t attempt_count_max; /* 0: the settings' */
+    uint32_t total_timeout_ms;  /* 0: the settings' */
 
     vex_status status;
     vex_error error;
@@ -289,7 +292,8 @@ typedef struct vexi_s3_transfer {
     vexi_s3_call *call; /* NULL while idle */
     bool is_hedge;
     bool saw_header;
-    void *header_list; /* struct curl_slist * */
+    void *header_list;    /* struct curl_slist * */
+    uint64_t keys_number; /* which keys it was signed with */
     vexi_s3_answer answer;
     uint64_t position;      /* in the object, of the next byte of a ranged answer */
     uint64_t received_size; /* body bytes */
@@ -300,6 +304,7 @@ typedef struct vexi_s3_transfer {
     bool no_memory;
     int64_t server_time; /* Date header, seconds; 0 unknown */
     uint32_t retry_after_ms;
+    long certificate;    /* 0, or OpenSSL's code of what is wrong with the server's certificate */
     uint8_t *hedge_data; /* a hedge writes here, not to the targets */
     size_t part_index;   /* of the request's body */
     size_t part_offset;

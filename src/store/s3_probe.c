@@ -13,6 +13,7 @@
 
 #include "store/s3_internal.h"
 
+enum { CHECK_ATTEMPT_COUNT_MAX = 4, CHECK_TIMEOUT_MS = 10000 };
 enum { RACER_COUNT = 8, ROUND_COUNT = 4, ROUND_COUNT_MAX = 12 };
 
 vex_status vexi_store_s3_check(vexi_store *store, vex_error *err) {
@@ -28,6 +29,8 @@ vex_status vexi_store_s3_check(vexi_store *store, vex_error *err) {
                              .method = "GET",
                              .path = (const char *)path.data,
                              .query = "list-type=2&max-keys=1",
+                             .attempt_count_max = CHECK_ATTEMPT_COUNT_MAX,
+                             .total_timeout_ms = CHECK_TIMEOUT_MS,
                              .body_limit = VEXI_S3_BODY_SIZE_MAX};
         status = vexi_s3_run(client, &call, 1, err);
         if (status == VEX_NOT_FOUND) {
