@@ -154,7 +154,8 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .sync_interval_ms = (uint32_t)settings->sync_interval_ms,
                                 .flush_interval_ms = (uint32_t)settings->flush_interval_s * 1000,
                                 .flush_size_bytes = settings->flush_size_bytes,
-                                .memory_limit_bytes = settings->memory_bytes,
+                                .memory_bytes = settings->memory_bytes,
+                                .memory_limit_bytes = settings->memtable_memory_bytes,
                                 .graph_memory_bytes = settings->graph_memory_bytes,
                                 .thread_count = (uint32_t)settings->thread_count,
                                 .log = vexi_log_engine,
@@ -164,7 +165,10 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .s3_profile = given(settings->s3_profile),
                                 .s3_ca_file = given(settings->s3_ca_file),
                                 .s3_insecure = settings->s3_insecure != 0,
-                                .s3_virtual_host = settings->s3_virtual_host != 0};
+                                .s3_virtual_host = settings->s3_virtual_host != 0,
+                                .cache_memory_bytes = settings->cache_memory_bytes,
+                                .cache_folder = given(settings->cache_dir),
+                                .cache_size_bytes = settings->cache_size_bytes};
     server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }

@@ -327,8 +327,14 @@ vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_b
     if ((store->ops->flags & VEXI_STORE_CAN_MAP) != 0) {
         VEX_TRY(vexi_store_map(store, name, &object.mapping, err));
         object.size_bytes = object.mapping.size;
-    } else {
+    } else if (size_bytes == UINT64_MAX) {
         VEX_TRY(vexi_store_size(store, name, &object.size_bytes, err));
+    } else {
+        VEX_TRY(check_name(name, err));
+        object.size_bytes = size_bytes;
+        if (store->ops->tell_size != NULL) {
+            store->ops->tell_size(store, name, size_bytes);
+        }
     }
     vex_status status = VEX_OK;
     if (size_bytes != UINT64_MAX && size_bytes != object.size_bytes) {
