@@ -46,7 +46,8 @@ typedef struct vexi_cache_counters {
     uint64_t disk_hit_bytes; /* bytes of whole blocks */
     uint64_t misses;         /* blocks asked of the inner store */
     uint64_t miss_bytes;
-    uint64_t filled; /* blocks that came from a put */
+    uint64_t distrusts; /* objects forgotten because their bytes were wrong */
+    uint64_t filled;    /* blocks that came from a put */
     uint64_t filled_bytes;
     uint64_t shared;  /* reads that waited for another reader's fetch */
     uint64_t fetches; /* calls of the inner store's get */

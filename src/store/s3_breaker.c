@@ -36,6 +36,7 @@ void vexi_s3_breaker_waits(vexi_s3_breaker *breaker, uint64_t now_ns) {
 }
 
 void vexi_s3_breaker_good(vexi_s3_breaker *breaker, uint64_t now_ns, bool others_wait) {
+    breaker->has_answered = true;
     breaker->waiting_ns = others_wait ? now_ns : 0;
 }
 

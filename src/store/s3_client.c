@@ -71,7 +71,8 @@ struct vexi_s3_client {
     vexi_s3_signer signer;
     vexi_s3_pace pace;
     vexi_s3_breaker breaker;
-    vexi_s3_call probe; /* under way while breaker.is_probing */
+    char away_reason[300]; /* what the last probe that failed met */
+    vexi_s3_call probe;    /* under way while breaker.is_probing */
     vexi_buffer probe_path;
     uint64_t first_byte_buckets[VEXI_S3_LATENCY_BUCKETS]; /* of ranged GETs */
     uint64_t first_byte_count;
@@ -81,6 +82,8 @@ struct vexi_s3_client {
 
 static const uint64_t millisecond_ns = 1000000u;
 static const double hedge_share = 0.05;
+static const char probe_name[] = "is it there?";
+static const char probe_prefix[] = "store unavailable: is it there?: ";
 
 /* ---- Lists ----------------------------------------------------------------------------------- */
 
@@ -130,10 +133,12 @@ static void cancel_call(vexi_s3_client *client, vexi_s3_call *call) {
     end_call(client, call);
 }
 
+/* The server is away. A call that has met that itself ends with what it met. */
 static void refuse_call(vexi_s3_client *client, vexi_s3_call *call) {
-    call->status = vexi_fail(&call->error, VEXI_S3_UNAVAILABLE,
-                             "store unavailable: %s: %s has not answered for a while", call->what,
-                             client->address.base);
+    if (call->status == VEX_OK) {
+        call->status = vexi_fail(&call->error, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s",
+                                 call->what, client->away_reason);
+    }
     end_call(client, call);
 }
 
@@ -507,7 +512,7 @@ static void end_everything(vexi_s3_client *client,
 static void start_probe(vexi_s3_client *client, uint64_t now) {
     vexi_s3_breaker_probe(&client->breaker, now);
     client->probe = (vexi_s3_call){.kind = VEXI_S3_HEAD,
-                                   .what = "whether it is there",
+                                   .what = probe_name,
                                    .method = "GET",
                                    .path = (const char *)client->probe_path.data,
                                    .query = "",
@@ -527,10 +532,10 @@ static void set_health(vexi_s3_client *client, uint64_t now) {
     client->health = (vexi_s3_health){.is_away = client->breaker.is_open,
                                       .away_count = client->breaker.open_count};
     (void)pthread_mutex_unlock(&client->mutex);
-    if (client->breaker.is_open) {
-        vexi_log(client->env, 2, "store unavailable: %s does not answer: %s", client->address.base,
-                 client->probe.error.message);
-    } else {
+    if (client->breaker.is_open && client->breaker.has_answered) { /* else opening the lake fails */
+        vexi_log(client->env, 2, "store unavailable: %s: %s", client->address.base,
+                 client->away_reason);
+    } else if (!client->breaker.is_open) {
         vexi_log(client->env, 1, "store available: %s answers again after %llu ms",
                  client->address.base,
                  (unsigned long long)((now - client->breaker.opened_ns) / millisecond_ns));
@@ -544,6 +549,12 @@ static void watch_server(vexi_s3_client *client, uint64_t now) {
         int http = probe->answer.http_status;
         bool answered = probe->status == VEX_OK || probe->failure == VEXI_S3_THROTTLED ||
                         (http != 0 && http < 500);
+        if (!answered) {
+            const char *reason = probe->error.message;
+            size_t known = strlen(probe_prefix);
+            reason += strncmp(reason, probe_prefix, known) == 0 ? known : 0;
+            snprintf(client->away_reason, sizeof client->away_reason, "%.299s", reason);
+        }
         vexi_s3_breaker_change change =
             vexi_s3_breaker_probed(&client->breaker, now, answered, client->active_count > 0);
         if (change != VEXI_S3_BREAKER_SAME) {

@@ -150,6 +150,7 @@ uint64_t vexi_s3_latency_percentile_ns(const uint64_t *buckets, uint32_t percent
 typedef struct vexi_s3_breaker {
     bool is_open; /* calls fail at once */
     bool is_probing;
+    bool has_answered; /* ever */
     uint64_t suspect_ns;
     uint64_t interval_ns;
     uint64_t

@@ -253,6 +253,12 @@ vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, v
     return count_end(&call, VEX_STORE_SIZE, 0, status);
 }
 
+void vexi_store_distrust(vexi_store *store, const char *name) {
+    if (store->ops->distrust != NULL && name_problem(name, false) == NULL) {
+        store->ops->distrust(store, name);
+    }
+}
+
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err) {
     *out = (vexi_mapping){0};
     VEX_TRY(check_flag(store, VEXI_STORE_CAN_MAP, "map objects", err));

@@ -104,6 +104,10 @@ typedef struct vexi_store_ops {
      * has no use for it. */
     void (*tell_size)(vexi_store *store, const char *name, uint64_t size_bytes);
 
+    /* Bytes of an object did not match their checksum: read them anew, where that makes a
+     * difference. NULL: it does not. */
+    void (*distrust)(vexi_store *store, const char *name);
+
     /* VEXI_STORE_CAN_MAP: map a whole object. NULL where the flag is missing. */
     vex_status (*map)(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
     void (*unmap)(vexi_store *store, vexi_mapping *mapping);
@@ -177,6 +181,7 @@ vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err
 vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, size_t count,
                                   vex_error *err);
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
+void vexi_store_distrust(vexi_store *store, const char *name);
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
 void vexi_store_unmap(vexi_store *store,
                       vexi_mapping *mapping); /* clears *mapping; NULL data is fine */

@@ -33,6 +33,7 @@ typedef struct cache_store {
     atomic_uint_fast64_t fetches;
     atomic_uint_fast64_t failed_fetches;
     atomic_uint_fast64_t passed_by;
+    atomic_uint_fast64_t distrusts;
     atomic_uint_fast64_t filled;
     atomic_uint_fast64_t filled_bytes;
 } cache_store;
@@ -517,6 +518,30 @@ static vex_status cache_remove(vexi_store *base, const char *name, vex_error *er
     return status;
 }
 
+/* What is cached of it is forgotten, as if it had been put again. The bytes may have been spoiled
+ * on their way here, before they got the checksums of level 2. */
+static void cache_distrust(vexi_store *base, const char *name) {
+    cache_store *store = store_of(base);
+    vex_error err;
+    bool holds = false;
+    if (passes_by(store, name)) {
+        return;
+    }
+    vexi_cache_ident ident = vexi_cache_names_find(&store->names, name);
+    vex_status status = vexi_cache_names_begin_write(&store->names, name, &holds, &err);
+    if (status != VEX_OK) {
+        return; /* no memory */
+    }
+    if (store->disk != NULL) {
+        status = vexi_cache_disk_forget(store->disk, name, holds, &err);
+    }
+    vexi_cache_names_end_write(&store->names, name,
+                               ident.size_known ? ident.size_bytes : UINT64_MAX);
+    atomic_fetch_add(&store->distrusts, 1);
+    vexi_log(base->env, 2, "%s did not match its checksums and is read anew%s%s", name,
+             status == VEX_OK ? "" : ": ", status == VEX_OK ? "" : err.message);
+}
+
 /* A log grows, so its name is never cached while this store lives: the write does not end. The log
  * is the inner store's and needs nothing of this one. */
 static vex_status cache_log_create(vexi_store *base, const char *name, vexi_log_file **out,
@@ -626,6 +651,7 @@ void vexi_store_cache_counters(vexi_store *base, vexi_cache_counters *out) {
     out->fetches = atomic_load(&store->fetches);
     out->failed_fetches = atomic_load(&store->failed_fetches);
     out->passed_by = atomic_load(&store->passed_by);
+    out->distrusts = atomic_load(&store->distrusts);
     out->filled = atomic_load(&store->filled);
     out->filled_bytes = atomic_load(&store->filled_bytes);
 }
@@ -685,6 +711,7 @@ vex_status vexi_store_cache_create(const vexi_env *env, vexi_store *inner,
         .get_all = cache_get_all,
         .size = cache_size,
         .tell_size = vexi_store_cache_tell_size,
+        .distrust = cache_distrust,
         .log_create = cache_log_create,
         .lock = cache_lock,
         .unlock = cache_unlock,

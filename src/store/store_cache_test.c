@@ -177,6 +177,26 @@ TEST(filled_by_puts) {
     vex_test_inner_free(&inner);
 }
 
+/* Bytes that were spoiled on their way are not kept once somebody says so. */
+TEST(distrusted) {
+    vex_test_inner inner = vex_test_inner_make();
+    vexi_store *store = cache_over(vex_test_inner_borrow(&inner), 1 << 20);
+    vex_test_put(inner.store, "a/x", 1, 3 * BLOCK);
+    vex_test_check_get(store, "a/x", 1, 0, 3 * BLOCK);
+    vex_test_put(inner.store, "a/x", 2, 3 * BLOCK); /* as if the first read had been wrong */
+    vex_test_check_get(store, "a/x", 1, 0, 3 * BLOCK);
+    unsigned sizes = atomic_load(&inner.sizes);
+    vexi_store_distrust(store, "a/x");
+    vex_test_check_get(store, "a/x", 2, 0, 3 * BLOCK);
+    CHECK_EQ(atomic_load(&inner.sizes), sizes); /* of which there was no doubt */
+    CHECK_EQ(counters_of(store).distrusts, 1);
+    vexi_store_distrust(store, "../no name");
+    vexi_store_distrust(inner.store, "a/x"); /* a store without a cache */
+    CHECK_EQ(counters_of(store).distrusts, 1);
+    vexi_store_destroy(store);
+    vex_test_inner_free(&inner);
+}
+
 TEST(bad_config) {
     vex_test_inner inner = vex_test_inner_make();
     static const size_t sizes[] = {1, 2048, 5000, 4097, 1 << 21};
@@ -421,5 +441,6 @@ TEST(warm) {
     vex_test_inner_free(&inner);
 }
 
-TEST_MAIN(RUN(reads); RUN(passes_by); RUN(filled_by_puts); RUN(bad_config); RUN(one_flight);
-          RUN(put_during_flight); RUN(scan); RUN(skewed); RUN(pins); RUN(small_budgets); RUN(warm))
+TEST_MAIN(RUN(reads); RUN(passes_by); RUN(filled_by_puts); RUN(distrusted); RUN(bad_config);
+          RUN(one_flight); RUN(put_during_flight); RUN(scan); RUN(skewed); RUN(pins);
+          RUN(small_budgets); RUN(warm))

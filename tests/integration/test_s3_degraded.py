@@ -9,7 +9,7 @@ import urllib.request
 
 import pytest
 import redis
-from conftest import error
+from conftest import as_map, error
 from s3_proxy import Proxy
 from test_s3_cache import search
 from test_s3_lake import GATEWAY, LAKE, COLLECTIONS, fill, gateway, wait_until, writer  # noqa: F401 (fixtures)
@@ -85,6 +85,45 @@ def test_the_bucket_is_away(start, writer, proxy, fault):
     assert client.execute_command("VSEARCH", vectors[7], 10, "EXACT", "IN", "other") == \
         local.execute_command("VSEARCH", vectors[7], 10, "EXACT", "IN", "other")
     assert "store unavailable" in server.log() and "store available" in server.log()
+
+
+def test_flipped_bits(start, writer, proxy, tmp_path):
+    """Answers with a wrong bit: no wrong answer, nothing counts as damaged, and nothing wrong stays in the cache."""
+    local = writer.client()
+    for seed, name in enumerate(COLLECTIONS):
+        vectors = fill(local, name, 2000, *COLLECTIONS[name], seed=seed)
+    queries = vectors[3:1500:50]
+    flags = ("--read-only", "--cache-dir", str(tmp_path / "l2"))
+    server = start(*flags, lake=LAKE)
+
+    def same(client, name, query):
+        for options in (("EXACT",), ("RETURN", 2, "n", "s", "EXACT"), ("NPROBE", 100000)):
+            command = ("VSEARCH", query, 10, *options, "IN", name)
+            assert client.execute_command(*command) == local.execute_command(*command)
+
+    client = server.client(socket_timeout=120)
+    proxy.flip = 0.3
+    failed = 0
+    for name in COLLECTIONS:
+        for query in queries:
+            try:
+                same(client, name, query)
+            except redis.ResponseError as problem:  # the second attempt met another flip
+                assert "checksum" in str(problem) or "damaged" in str(problem), problem
+                failed += 1
+    print(failed, "of", len(COLLECTIONS) * len(queries), "failed")
+    assert "read anew" in server.log()
+    mend(proxy)
+    time.sleep(1.1)  # a second attempt is made once in a second
+    for name in COLLECTIONS:
+        for query in queries:
+            same(client, name, query)
+        assert as_map(client.execute_command("VINFO", name))["segments-damaged"] == 0
+    server.stop()
+    client = start(*flags, lake=LAKE).client(socket_timeout=120)
+    for name in COLLECTIONS:
+        for query in queries:
+            same(client, name, query)
 
 
 def test_a_bad_network(start, writer, proxy, tmp_path):
