@@ -233,11 +233,12 @@ typedef struct vex_lake_options {
     uint32_t flush_interval_ms; /* age at which a memtable is flushed; default 300,000            */
     uint64_t flush_size_bytes;  /* size at which a memtable is flushed; default 64 MiB            */
     uint64_t memory_limit_bytes; /* all memtables together; above it writes wait, then fail with
-                                    VEX_MEMORY; default 1 GiB */
+                                    VEX_MEMORY; default a share of memory_bytes */
     uint32_t thread_count; /* background threads; default the number of cores, at most 16    */
-    uint64_t graph_memory_bytes; /* graphs (INDEX hnsw) that searches may use at once; segments
-                                    beyond it are searched by IVF; default half of the memory */
-    vex_log_function log; /* called from any thread; default none                           */
+    uint64_t
+        graph_memory_bytes; /* graphs (INDEX hnsw) that searches may use at once; segments
+                               beyond it are searched by IVF; default a share of memory_bytes */
+    vex_log_function log;   /* called from any thread; default none                           */
     void *log_context;
     /* s3:// alone. NULL: the AWS environment variables, then the AWS files, tell.  */
     const char *s3_endpoint; /* e.g. "http://127.0.0.1:8333"; default AWS                       */
@@ -256,6 +257,14 @@ typedef struct vex_lake_options {
     uint64_t group_size_bytes; /* at which it does not wait; default 1 MiB */
     uint32_t refresh_interval_ms; /* how often commits and logs of others are looked for, of
                                     collections that were asked in the last minute; default 1,000 */
+    uint64_t memory_bytes; /* of this lake: memtables (a quarter, at most 1 GiB), graphs (a half, or
+                              three quarters where there is no cache) and the cache of s3:// (a
+                              quarter); default three quarters of the machine's, or of what its
+                              control group allows */
+    uint64_t cache_memory_bytes; /* s3:// alone: the cache in memory; default that share */
+    const char *cache_folder;    /* s3:// alone: a folder on a local disk that holds what was read,
+                                    for later runs too, and is no other process'; default none */
+    uint64_t cache_size_bytes;   /* of that folder, at least 4 MiB; default 10 GiB */
 } vex_lake_options;
 
 /* Open the lake at `uri`: "file:///absolute", "file://relative", a plain path, "mem://" for a lake
@@ -264,7 +273,7 @@ typedef struct vex_lake_options {
  *
  * VEX_INVALID      the URI or an option; of S3 also what the server says of bucket and keys.
  * VEX_IO           the folder or the S3 server cannot be reached.
- * VEX_BUSY         another process holds the lake for writing.
+ * VEX_BUSY         another process holds the lake for writing, or the cache folder.
  * VEX_NOT_FOUND    there is no lake and none may be made.
  * VEX_UNSUPPORTED  the lake was made by a newer format version, or is on s3:// and to be written.
  * VEX_CORRUPT      a log record that was acknowledged does not match its checksum. */

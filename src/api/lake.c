@@ -11,8 +11,11 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/memory.h"
 #include "base/bytes.h"
 #include "base/guard.h"
+#include "base/machine.h"
+#include "store/cache.h"
 #include "store/s3.h"
 
 enum {
@@ -23,6 +26,7 @@ enum {
     CLAIM_TIMEOUT_MS = 30000,
     HEARTBEAT_INTERVAL_MS = 5000,
     DEFAULT_THREADS_MAX = 16,
+    DEFAULT_CACHE_GIBIBYTES = 10,
     MEBIBYTE = 1 << 20
 };
 
@@ -140,12 +144,6 @@ static vex_status uri_parse(const char *uri, lake_place *place, const char **pat
 
 /* ---- Open and close -------------------------------------------------------------------------- */
 
-static uint64_t machine_memory_bytes(void) {
-    long pages = sysconf(_SC_PHYS_PAGES);
-    long page_size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page_size > 0 ? (uint64_t)pages * (uint64_t)page_size : 1024u * MEBIBYTE;
-}
-
 /* This process, for people: what claims say. */
 static void node_name(char *out, size_t size) {
     char host[64] = "";
@@ -159,7 +157,8 @@ static void node_name(char *out, size_t size) {
 }
 
 static vex_status config_from_options(const vex_lake_options *options, lake_place place,
-                                      vexi_lake_config *out, vex_error *err) {
+                                      const vexi_memory_plan *plan, vexi_lake_config *out,
+                                      vex_error *err) {
     if (options->durability > VEX_DURABILITY_LAKE) {
         return vexi_fail(err, VEX_INVALID, "durability is %d, not one of vex_durability",
                          (int)options->durability);
@@ -185,10 +184,8 @@ static vex_status config_from_options(const vex_lake_options *options, lake_plac
                                                                  : DEFAULT_REFRESH_INTERVAL_MS,
         .flush_size_bytes =
             options->flush_size_bytes != 0 ? options->flush_size_bytes : 64u * MEBIBYTE,
-        .memory_limit_bytes =
-            options->memory_limit_bytes != 0 ? options->memory_limit_bytes : 1024u * MEBIBYTE,
-        .graph_memory_bytes = options->graph_memory_bytes != 0 ? options->graph_memory_bytes
-                                                               : machine_memory_bytes() / 2,
+        .memory_limit_bytes = plan->memtable_bytes,
+        .graph_memory_bytes = plan->graph_bytes,
         .segment_size_bytes = 256u * MEBIBYTE,
         .log_size_bytes = 64u * MEBIBYTE,
         .shared = shared,
@@ -203,9 +200,49 @@ static vex_status config_from_options(const vex_lake_options *options, lake_plac
     return VEX_OK;
 }
 
+/* What is cached are the data, index and graph files of collections: <collection>/data/... and
+ * <collection>/index/..., which nobody writes twice. Delta logs, write-ahead logs, claims and
+ * heartbeats are anywhere else, and must be read as they are now. */
+static bool is_uncached(void *context, const char *name) {
+    (void)context;
+    const char *rest = strchr(name, '/');
+    if (rest == NULL || name[0] == '.') {
+        return true;
+    }
+    if (strncmp(rest, "/index/", 7) == 0) {
+        return false;
+    }
+    return strncmp(rest, "/data/", 6) != 0 || strncmp(rest, "/data/_delta_log/", 17) == 0;
+}
+
+/* `store` is taken. */
+static vex_status cache_open(lake_keeper *keeper, const vex_lake_options *options,
+                             const vexi_memory_plan *plan, vexi_store *store, vexi_store **out,
+                             vex_error *err) {
+    vexi_cache_config config = {
+        .memory_bytes = plan->cache_bytes,
+        .folder = options->cache_folder,
+        .disk_bytes = options->cache_size_bytes != 0
+                          ? options->cache_size_bytes
+                          : (uint64_t)DEFAULT_CACHE_GIBIBYTES * 1024 * MEBIBYTE,
+        .fill_on_put = true,
+        .is_uncached = is_uncached,
+    };
+    if (config.folder != NULL) {
+        vex_status status = vexi_disk_posix_create(keeper->env, &keeper->disk, err);
+        if (status != VEX_OK) {
+            vexi_store_destroy(store);
+            return status;
+        }
+        config.disk = keeper->disk;
+    }
+    vex_status status = vexi_store_cache_create(keeper->env, store, &config, out, err);
+    return status == VEX_OK ? VEX_OK : vexi_prefix(err, status, "the cache folder");
+}
+
 /* Server, bucket and keys are tried here, so that what is wrong with them is told by one line. */
 static vex_status s3_open(lake_keeper *keeper, const char *uri, const vex_lake_options *options,
-                          vexi_store **out, vex_error *err) {
+                          const vexi_memory_plan *plan, vexi_store **out, vex_error *err) {
     vexi_s3_options s3 = {
         .size = sizeof s3,
         .endpoint = options->s3_endpoint,
@@ -240,15 +277,15 @@ static vex_status s3_open(lake_keeper *keeper, const char *uri, const vex_lake_o
         vexi_store_destroy(store);
         return status;
     }
-    *out = store;
-    return VEX_OK;
+    return cache_open(keeper, options, plan, store, out, err);
 }
 
 static vex_status store_open(lake_keeper *keeper, lake_place place, const char *uri,
                              const char *path, const vex_lake_options *options,
-                             const vexi_lake_config *config, vexi_store **out, vex_error *err) {
+                             const vexi_memory_plan *plan, const vexi_lake_config *config,
+                             vexi_store **out, vex_error *err) {
     if (place == PLACE_S3) {
-        return s3_open(keeper, uri, options, out, err);
+        return s3_open(keeper, uri, options, plan, out, err);
     }
     if (place == PLACE_MEMORY) {
         if (config->must_exist || config->read_only) {
@@ -276,7 +313,8 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
     *out = NULL;
     VEX_TRY(vexi_options_copy(options, "vex_lake_options", &known, sizeof known, err));
     VEX_TRY(uri_parse(uri, &place, &path, err));
-    VEX_TRY(config_from_options(&known, place, &config, err));
+    vexi_memory_plan plan = vexi_memory_share(&known, vexi_machine_memory(), place == PLACE_S3);
+    VEX_TRY(config_from_options(&known, place, &plan, &config, err));
     vexi_guard_install();
     VEX_TRY(keeper_create(&known, &keeper, err));
 
@@ -287,7 +325,8 @@ vex_status vex_lake_open(const char *uri, const vex_lake_options *options, vex_l
         goto done;
     }
     lake->keeper = &keeper->keeper;
-    VEX_TRY_GOTO(status, done, store_open(keeper, place, uri, path, &known, &config, &store, err));
+    VEX_TRY_GOTO(status, done,
+                 store_open(keeper, place, uri, path, &known, &plan, &config, &store, err));
     vexi_store_count(store, &keeper->counters);
     VEX_TRY_GOTO(status, done, vexi_lake_open(keeper->env, store, &config, &lake->lake, err));
     *out = lake;

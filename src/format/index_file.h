@@ -100,6 +100,9 @@ typedef struct vexi_index_file {
      * are fetched when they are first asked for, and stay. NULL: all bytes are there. */
     vexi_index_fetch *fetch;
     void *fetch_context;
+    /* What was fetched did not match its checksum: the next fetch is to read it anew. May be NULL.
+     */
+    void (*distrust)(void *context);
     void *memory; /* given back by deinit */
 } vexi_index_file;
 

@@ -140,6 +140,9 @@ vex_status vexi_index_need(vexi_index_file *file, const vexi_piece *ranges, size
         if (damage == VEX_OK) {
             break;
         }
+        if (file->distrust != NULL) {
+            file->distrust(file->fetch_context);
+        }
     }
     vexi_arena_deinit(&arena);
     return status;

@@ -154,7 +154,8 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .sync_interval_ms = (uint32_t)settings->sync_interval_ms,
                                 .flush_interval_ms = (uint32_t)settings->flush_interval_s * 1000,
                                 .flush_size_bytes = settings->flush_size_bytes,
-                                .memory_limit_bytes = settings->memory_bytes,
+                                .memory_bytes = settings->memory_bytes,
+                                .memory_limit_bytes = settings->memtable_memory_bytes,
                                 .graph_memory_bytes = settings->graph_memory_bytes,
                                 .thread_count = (uint32_t)settings->thread_count,
                                 .log = vexi_log_engine,
@@ -168,7 +169,10 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .takeover = settings->takeover != 0,
                                 .group_delay_ms = (uint32_t)settings->group_delay_ms,
                                 .group_size_bytes = settings->group_size_bytes,
-                                .refresh_interval_ms = (uint32_t)settings->poll_interval_ms};
+                                .refresh_interval_ms = (uint32_t)settings->poll_interval_ms,
+                                .cache_memory_bytes = settings->cache_memory_bytes,
+                                .cache_folder = given(settings->cache_dir),
+                                .cache_size_bytes = settings->cache_size_bytes};
     server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }

@@ -86,11 +86,22 @@ static const setting table[] = {
      "Size of a collection's new rows at which they become a segment."},
     {"flush-interval", SETTING_NUMBER, AT(flush_interval_s), "SECONDS", "300", 1, 86400, NULL,
      "Age of the oldest new row at which a collection is flushed."},
-    {"memory", SETTING_BYTES, AT(memory_bytes), "SIZE", "1gb", MIB, 1024 * GIB, NULL,
-     "Memory for new rows of all collections; writes wait, then fail, above it."},
+    {"memory", SETTING_BYTES, AT(memory_bytes), "SIZE", "0", 0, 1024 * GIB, NULL,
+     "Memory for new rows, graphs and the cache together (docs/operations.md tells how it is "
+     "shared). 0 means three quarters of the machine's, or of what its control group allows."},
+    {"memtable-memory", SETTING_BYTES, AT(memtable_memory_bytes), "SIZE", "0", 0, 1024 * GIB, NULL,
+     "Of that, for new rows of all collections; writes wait, then fail, above it. 0 means a "
+     "quarter, at most 1gb."},
     {"graph-memory", SETTING_BYTES, AT(graph_memory_bytes), "SIZE", "0", 0, 1024 * GIB, NULL,
-     "Memory for graphs (INDEX hnsw) of all collections; segments beyond it are searched by IVF. "
-     "0 means half of the machine's memory."},
+     "Of that, for graphs (INDEX hnsw) of all collections; segments beyond it are searched by IVF. "
+     "0 means half, or three quarters without a cache."},
+    {"cache-memory", SETTING_BYTES, AT(cache_memory_bytes), "SIZE", "0", 0, 1024 * GIB, NULL,
+     "Of that, with s3://, for blocks that were read. 0 means a quarter."},
+    {"cache-dir", SETTING_TEXT, AT(cache_dir), "FOLDER", "", 0, 0, NULL,
+     "With s3://: a folder on a local SSD that keeps blocks that were read, for later runs too. It "
+     "is made if missing and used by one process at a time. Empty: none."},
+    {"cache-size", SETTING_BYTES, AT(cache_size_bytes), "SIZE", "10gb", 4 * MIB, 1048576 * GIB,
+     NULL, "Size of that folder."},
     {"threads", SETTING_NUMBER, AT(thread_count), "N", "0", 0, 256, NULL,
      "Background threads of the engine; 0 means one per core."},
     {"search-threads", SETTING_NUMBER, AT(search_thread_count), "N", "4", 1, 64, NULL,

@@ -35,6 +35,10 @@ typedef struct vexi_settings {
     uint64_t flush_size_bytes;
     uint64_t flush_interval_s;
     uint64_t memory_bytes;
+    uint64_t memtable_memory_bytes;
+    uint64_t cache_memory_bytes;
+    char cache_dir[VEXI_TEXT_SETTING_SIZE];
+    uint64_t cache_size_bytes;
     uint64_t graph_memory_bytes;
     uint64_t thread_count; /* 0: one per core */
     uint64_t search_thread_count;

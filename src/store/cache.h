@@ -32,6 +32,7 @@ typedef struct vexi_cache_config {
     uint64_t disk_bytes;   /* budget of level 2, at least 64 blocks */
     vexi_disk *disk;       /* borrowed; required with a folder */
     uint32_t retry_ms;     /* level 2 rests so long after a failure; 0 is 30 seconds */
+    bool fill_on_put;      /* cache what a put wrote, as if it had been read */
     /* Names whose reads pass by; NULL: none. Called from any thread. */
     bool (*is_uncached)(void *context, const char *name);
     void *context;
@@ -45,6 +46,9 @@ typedef struct vexi_cache_counters {
     uint64_t disk_hit_bytes; /* bytes of whole blocks */
     uint64_t misses;         /* blocks asked of the inner store */
     uint64_t miss_bytes;
+    uint64_t distrusts; /* objects forgotten because their bytes were wrong */
+    uint64_t filled;    /* blocks that came from a put */
+    uint64_t filled_bytes;
     uint64_t shared;  /* reads that waited for another reader's fetch */
     uint64_t fetches; /* calls of the inner store's get */
     uint64_t failed_fetches;

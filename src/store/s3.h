@@ -68,6 +68,9 @@ typedef struct vexi_s3_settings {
     uint32_t attempt_count_max;    /* 8 */
     uint32_t backoff_base_ms;      /* 50 */
     uint32_t backoff_max_ms;       /* 5,000 */
+    uint32_t suspect_ms;           /* 3,000 without any answer: it is asked whether it is there */
+    uint32_t probe_interval_ms;    /* 1,000: that again, while it is not */
+    uint32_t probe_timeout_ms;     /* 2,000: of that question */
     uint32_t retry_budget;         /* 200 retries, of which every success gives one back */
     uint32_t hedge_percentile;     /* 0: no second GET; else 50 .. 99 */
     uint64_t seed;                 /* of the jitter; 0 takes one from the environment */
@@ -130,6 +133,14 @@ typedef struct vexi_s3_counters {
     uint64_t latency_count;
     uint64_t latency_buckets[VEXI_S3_LATENCY_BUCKETS];
 } vexi_s3_counters;
+
+/* Whether the server is there (s3_breaker.c). While it is not, every call fails at once. */
+typedef struct vexi_s3_health {
+    bool is_away;
+    uint64_t away_count; /* how often it went */
+} vexi_s3_health;
+
+vexi_s3_health vexi_store_s3_health(vexi_store *store);
 
 /* "get", "head", ... */
 const char *vexi_s3_kind_name(vexi_s3_kind kind);

@@ -22,6 +22,9 @@
  * Timeouts are watched here and not by libcurl, whose stall watch counts whole seconds: no byte
  * either way for stall_timeout_ms ends an attempt, total_timeout_ms ends the call with its retries.
  *
+ * While the breaker (s3_breaker.c) is open no call starts: all fail at once, and those under way
+ * when it opened have been ended.
+ *
  * Destroying the store ends all calls with VEX_CANCELLED and waits until their callers have left.
  *
  * Tried and dropped: callers driving libcurl themselves (one multi handle each: no shared
@@ -60,16 +63,22 @@ struct vexi_s3_client {
     bool stop;
     size_t caller_count;
     vexi_s3_counters counters[VEXI_S3_KIND_COUNT];
+    vexi_s3_health health;
 
     /* The network thread's. */
     call_list ready;
     call_list delayed;
-    vexi_s3_transfer *transfers; /* connection_count_max of them */
+    vexi_s3_transfer *transfers; /* connection_count_max of them, and one for the probe */
+    size_t transfer_count;
     size_t active_count;
     vexi_s3_signer signer;
     uint64_t keys_number;     /* counts keys that were taken */
     uint64_t keys_checked_ns; /* when they were last looked for, 0 for never */
     vexi_s3_pace pace;
+    vexi_s3_breaker breaker;
+    char away_reason[300]; /* what the last probe that failed met */
+    vexi_s3_call probe;    /* under way while breaker.is_probing */
+    vexi_buffer probe_path;
     uint64_t first_byte_buckets[VEXI_S3_LATENCY_BUCKETS]; /* of ranged GETs */
     uint64_t first_byte_count;
     uint64_t hedge_after_ns; /* 0: none */
@@ -79,6 +88,8 @@ struct vexi_s3_client {
 static const uint64_t millisecond_ns = 1000000u;
 static const uint64_t keys_pause_ns = 1000000000u;
 static const double hedge_share = 0.05;
+static const char probe_name[] = "is it there?";
+static const char probe_prefix[] = "store unavailable: is it there?: ";
 
 /* ---- Lists ----------------------------------------------------------------------------------- */
 
@@ -108,6 +119,9 @@ static vexi_s3_call *pop(call_list *list) {
 static void end_call(vexi_s3_client *client, vexi_s3_call *call) {
     VEX_ASSERT(!call->is_ended && call->active_count == 0);
     call->is_ended = true;
+    if (call->is_probe) {
+        return; /* nobody waits for it */
+    }
     vexi_s3_group *group = call->group;
     if (call->status != VEX_OK && !call->is_independent) {
         group->has_failed = true;
@@ -129,10 +143,19 @@ static uint32_t total_timeout_ms(const vexi_s3_client *client, const vexi_s3_cal
     return call->total_timeout_ms != 0 ? call->total_timeout_ms : client->settings.total_timeout_ms;
 }
 
+/* The server is away. A call that has met that itself ends with what it met. */
+static void refuse_call(vexi_s3_client *client, vexi_s3_call *call) {
+    if (call->status == VEX_OK) {
+        call->status = vexi_fail(&call->error, VEXI_S3_UNAVAILABLE, "store unavailable: %s: %s",
+                                 call->what, client->away_reason);
+    }
+    end_call(client, call);
+}
+
 /* ---- Transfers ------------------------------------------------------------------------------- */
 
 static vexi_s3_transfer *idle_transfer(vexi_s3_client *client) {
-    for (size_t i = 0; i < client->settings.connection_count_max; i++) {
+    for (size_t i = 0; i < client->transfer_count; i++) {
         if (client->transfers[i].call == NULL) {
             return &client->transfers[i];
         }
@@ -177,7 +200,7 @@ static void drop_transfer(vexi_s3_client *client, vexi_s3_transfer *t) {
 
 /* End all transfers of a call. */
 static void drop_transfers_of(vexi_s3_client *client, const vexi_s3_call *call) {
-    for (size_t i = 0; i < client->settings.connection_count_max; i++) {
+    for (size_t i = 0; i < client->transfer_count; i++) {
         vexi_s3_transfer *t = &client->transfers[i];
         if (t->call == call) {
             count_end(client, t, false, false, false);
@@ -202,6 +225,7 @@ static vex_status start_transfer(vexi_s3_client *client, vexi_s3_call *call, boo
     t->keys_number = client->keys_number;
     client->active_count++;
     call->active_count++;
+    vexi_s3_breaker_waits(&client->breaker, t->started_ns);
     count_start(client, call, is_hedge);
     return VEX_OK;
 }
@@ -228,6 +252,14 @@ static void after_failure(vexi_s3_client *client, vexi_s3_call *call, uint32_t r
     uint64_t now = vexi_monotonic_ns(client->env);
     uint32_t attempt_count_max =
         call->attempt_count_max != 0 ? call->attempt_count_max : client->settings.attempt_count_max;
+    if (call->is_probe) {
+        end_call(client, call);
+        return;
+    }
+    if (client->breaker.is_open) {
+        end_call(client, call); /* with what went wrong */
+        return;
+    }
     bool may_repeat = call->failure != VEXI_S3_FINAL && call->attempt_count < attempt_count_max &&
                       !call->group->has_failed;
     if (!may_repeat || !vexi_s3_pace_take(&client->pace)) {
@@ -291,8 +323,10 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
     bool is_plain = failure == VEXI_S3_DONE || http == 404 || http == 412;
     count_end(client, t, http != 0, !is_plain, failure == VEXI_S3_THROTTLED);
     if (http != 0) {
-        vexi_s3_pace_reached(&client->pace);
         note_first_byte(client, t);
+    }
+    if (http != 0 && (http < 500 || failure == VEXI_S3_THROTTLED)) {
+        vexi_s3_breaker_good(&client->breaker, now, client->active_count > 1);
     }
     if (failure == VEXI_S3_DONE || failure == VEXI_S3_FINAL) {
         /* The server may have done it although its answer found no room here. */
@@ -329,9 +363,6 @@ static void end_transfer(vexi_s3_client *client, vexi_s3_transfer *t, CURLcode c
     call->is_doubtful = call->is_doubtful || (failure != VEXI_S3_UNSENT && failure != VEXI_S3_KEYS);
     if (failure == VEXI_S3_THROTTLED) {
         vexi_s3_pace_throttled(&client->pace, now, retry_after_ms);
-    }
-    if (failure == VEXI_S3_UNREACHABLE || failure == VEXI_S3_UNSENT) {
-        vexi_s3_pace_unreachable(&client->pace, now);
     }
     drop_transfer(client, t);
     if (call->active_count == 0) {
@@ -389,12 +420,8 @@ static void start_ready(vexi_s3_client *client, uint64_t now) {
             cancel_call(client, pop(&client->ready));
             continue;
         }
-        if (vexi_s3_pace_is_down(&client->pace, now, client->active_count)) {
-            (void)pop(&client->ready);
-            call->status = vexi_fail(&call->error, VEXI_S3_UNAVAILABLE,
-                                     "store unavailable: %s: %s has not answered for a while",
-                                     call->what, client->address.base);
-            end_call(client, call);
+        if (client->breaker.is_open) {
+            refuse_call(client, pop(&client->ready));
             continue;
         }
         if (client->active_count >= window || now < client->pace.hold_ns) {
@@ -444,16 +471,20 @@ static uint64_t consider_hedge(vexi_s3_client *client, vexi_s3_transfer *t, uint
 static uint64_t watch_transfers(vexi_s3_client *client, uint64_t now) {
     uint64_t next_ns = UINT64_MAX;
     uint64_t stall_ns = client->settings.stall_timeout_ms * millisecond_ns;
-    for (size_t i = 0; i < client->settings.connection_count_max; i++) {
+    for (size_t i = 0; i < client->transfer_count; i++) {
         vexi_s3_transfer *t = &client->transfers[i];
         vexi_s3_call *call = t->call;
         if (call == NULL) {
             continue;
         }
-        if (call->group->has_failed) {
+        if (!call->is_probe && call->group->has_failed) {
             drop_transfers_of(client, call);
             cancel_call(client, call);
             continue;
+        }
+        if (t->progress_ns > t->started_ns && client->breaker.waiting_ns != 0 &&
+            t->progress_ns > client->breaker.waiting_ns) {
+            vexi_s3_breaker_good(&client->breaker, t->progress_ns, true);
         }
         uint64_t due_ns = t->progress_ns + stall_ns;
         due_ns = due_ns < call->deadline_ns ? due_ns : call->deadline_ns;
@@ -489,19 +520,87 @@ static void reap(vexi_s3_client *client) {
     }
 }
 
-static void end_everything(vexi_s3_client *client) {
-    for (size_t i = 0; i < client->settings.connection_count_max; i++) {
+static void end_everything(vexi_s3_client *client,
+                           void (*end)(vexi_s3_client *client, vexi_s3_call *call)) {
+    for (size_t i = 0; i < client->transfer_count; i++) {
         vexi_s3_call *call = client->transfers[i].call;
         if (call != NULL) {
+            call->is_doubtful = true; /* it may have arrived */
             drop_transfers_of(client, call);
-            cancel_call(client, call);
+            end(client, call);
         }
     }
     while (client->ready.first != NULL) {
-        cancel_call(client, pop(&client->ready));
+        end(client, pop(&client->ready));
     }
     while (client->delayed.first != NULL) {
-        cancel_call(client, pop(&client->delayed));
+        end(client, pop(&client->delayed));
+    }
+}
+
+/* ---- Is the server there? -------------------------------------------------------------------- */
+
+/* The first byte of the object that every lake has. Any answer that is no 5xx will do. */
+static void start_probe(vexi_s3_client *client, uint64_t now) {
+    vexi_s3_breaker_probe(&client->breaker, now);
+    client->probe = (vexi_s3_call){.kind = VEXI_S3_HEAD,
+                                   .what = probe_name,
+                                   .method = "GET",
+                                   .path = (const char *)client->probe_path.data,
+                                   .query = "",
+                                   .body_limit = VEXI_S3_ERROR_BODY_SIZE_MAX,
+                                   .is_ranged = true,
+                                   .end = 1,
+                                   .is_probe = true,
+                                   .attempt_count = 1};
+    client->probe.deadline_ns = now + client->settings.probe_timeout_ms * millisecond_ns;
+    if (start_transfer(client, &client->probe, false, NULL) != VEX_OK) {
+        client->breaker.is_probing = false; /* no memory: at the next turn */
+    }
+}
+
+static void set_health(vexi_s3_client *client, uint64_t now) {
+    (void)pthread_mutex_lock(&client->mutex);
+    client->health = (vexi_s3_health){.is_away = client->breaker.is_open,
+                                      .away_count = client->breaker.open_count};
+    (void)pthread_mutex_unlock(&client->mutex);
+    if (client->breaker.is_open && client->breaker.has_answered) { /* else opening the lake fails */
+        vexi_log(client->env, 2, "store unavailable: %s: %s", client->address.base,
+                 client->away_reason);
+    } else if (!client->breaker.is_open) {
+        vexi_log(client->env, 1, "store available: %s answers again after %llu ms",
+                 client->address.base,
+                 (unsigned long long)((now - client->breaker.opened_ns) / millisecond_ns));
+    }
+}
+
+/* What the probe that has ended says; then a new one if it is time. */
+static void watch_server(vexi_s3_client *client, uint64_t now) {
+    vexi_s3_call *probe = &client->probe;
+    if (client->breaker.is_probing && probe->is_ended) {
+        int http = probe->answer.http_status;
+        bool answered = probe->status == VEX_OK || probe->failure == VEXI_S3_THROTTLED ||
+                        (http != 0 && http < 500);
+        if (!answered) {
+            const char *reason = probe->error.message;
+            size_t known = strlen(probe_prefix);
+            reason += strncmp(reason, probe_prefix, known) == 0 ? known : 0;
+            snprintf(client->away_reason, sizeof client->away_reason, "%.299s", reason);
+        }
+        vexi_s3_breaker_change change =
+            vexi_s3_breaker_probed(&client->breaker, now, answered, client->active_count > 0);
+        if (change != VEXI_S3_BREAKER_SAME) {
+            set_health(client, now);
+        }
+        vexi_s3_call_deinit(client, probe);
+        if (change == VEXI_S3_BREAKER_OPENED) {
+            end_everything(client, refuse_call);
+        } else if (change == VEXI_S3_BREAKER_CLOSED) {
+            vexi_s3_pace_refill(&client->pace);
+        }
+    }
+    if (vexi_s3_breaker_due_ns(&client->breaker) <= now) {
+        start_probe(client, now);
     }
 }
 
@@ -511,6 +610,7 @@ static void *run_thread(void *argument) {
         uint64_t now = vexi_monotonic_ns(client->env);
         wake_delayed(client, now);
         start_ready(client, now);
+        watch_server(client, now);
         int running = 0;
         (void)curl_multi_perform(client->multi, &running);
         reap(client);
@@ -519,6 +619,10 @@ static void *run_thread(void *argument) {
         uint64_t next_ns = watch_transfers(client, now);
         uint64_t delayed_ns = next_delayed_ns(client);
         next_ns = delayed_ns < next_ns ? delayed_ns : next_ns;
+        uint64_t probe_ns = client->breaker.is_probing && client->probe.is_ended
+                                ? now
+                                : vexi_s3_breaker_due_ns(&client->breaker);
+        next_ns = probe_ns < next_ns ? probe_ns : next_ns;
         if (client->ready.first != NULL) {
             /* Held back for a time, or by the window, and then an ending transfer wakes us. */
             uint64_t ready_ns = UINT64_MAX;
@@ -536,7 +640,8 @@ static void *run_thread(void *argument) {
         }
         (void)curl_multi_poll(client->multi, NULL, 0, (int)wait_ms, NULL);
     }
-    end_everything(client);
+    end_everything(client, cancel_call);
+    vexi_s3_call_deinit(client, &client->probe);
     return NULL;
 }
 
@@ -629,6 +734,9 @@ static void set_defaults(vexi_s3_settings *s) {
     set_default(&s->attempt_count_max, 8);
     set_default(&s->backoff_base_ms, 50);
     set_default(&s->backoff_max_ms, 5000);
+    set_default(&s->suspect_ms, 3000);
+    set_default(&s->probe_interval_ms, 1000);
+    set_default(&s->probe_timeout_ms, 2000);
     set_default(&s->retry_budget, 200);
     set_default_size(&s->gap_size_max, 64 << 10);
     set_default_size(&s->part_size, 8 << 20);
@@ -652,11 +760,12 @@ void vexi_s3_client_destroy(vexi_s3_client *client) {
     }
     (void)pthread_mutex_unlock(&client->mutex);
     if (client->transfers != NULL) {
-        for (size_t i = 0; i < client->settings.connection_count_max; i++) {
+        for (size_t i = 0; i < client->transfer_count; i++) {
             vexi_s3_transfer_deinit(&client->transfers[i]);
         }
         vexi_free(client->env, client->transfers);
     }
+    vexi_buffer_deinit(&client->probe_path);
     if (client->multi != NULL) {
         (void)curl_multi_cleanup(client->multi);
     }
@@ -687,6 +796,8 @@ vex_status vexi_s3_client_create(const vexi_env *env, const vexi_s3_settings *se
                                       .service = "s3"};
     uint64_t seed = settings->seed != 0 ? settings->seed : vexi_random_u64(env);
     vexi_s3_pace_init(&client->pace, &client->settings, seed);
+    vexi_s3_breaker_init(&client->breaker, client->settings.suspect_ms * millisecond_ns,
+                         client->settings.probe_interval_ms * millisecond_ns);
     vex_status status = VEX_OK;
     if (pthread_mutex_init(&client->mutex, NULL) != 0) {
         vexi_free(env, client);
@@ -699,13 +810,17 @@ vex_status vexi_s3_client_create(const vexi_env *env, const vexi_s3_settings *se
     }
     /* Counted and thread-safe in every libcurl since 7.84, and 7.85 is asked for. */
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
-    uint32_t transfer_count = client->settings.connection_count_max;
+    vexi_buffer_init(&client->probe_path, env, VEXI_S3_PATH_SIZE_MAX);
+    vexi_s3_object_path(client, ".vexlake/format", &client->probe_path);
+    uint32_t transfer_count = client->settings.connection_count_max + 1;
     client->multi = curl_multi_init();
     client->transfers = vexi_calloc(env, transfer_count, sizeof *client->transfers);
     if (client->multi == NULL || client->transfers == NULL) {
         status = vexi_no_memory(err, transfer_count * sizeof *client->transfers);
         goto done;
     }
+    client->transfer_count = transfer_count;
+    VEX_TRY_GOTO(status, done, vexi_buffer_check(&client->probe_path, err));
     (void)curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, (long)transfer_count);
     /* The thread takes no signals: they are the program's, and a broken TLS connection would raise
      * SIGPIPE in it. */
@@ -734,6 +849,13 @@ const vexi_s3_settings *vexi_s3_client_settings(const vexi_s3_client *client) {
 
 const vexi_s3_address *vexi_s3_client_address(const vexi_s3_client *client) {
     return &client->address;
+}
+
+vexi_s3_health vexi_s3_client_health(vexi_s3_client *client) {
+    (void)pthread_mutex_lock(&client->mutex);
+    vexi_s3_health health = client->health;
+    (void)pthread_mutex_unlock(&client->mutex);
+    return health;
 }
 
 void vexi_s3_client_counters(vexi_s3_client *client, vexi_s3_counters out[VEXI_S3_KIND_COUNT]) {

@@ -124,9 +124,8 @@ typedef struct vexi_s3_pace {
     double tokens_max;
     double window; /* requests that may be in flight */
     double window_max;
-    uint64_t cut_ns;         /* when the window was last cut */
-    uint64_t hold_ns;        /* nothing starts before this */
-    uint64_t unreachable_ns; /* when the server last could not be reached; 0 since it answered */
+    uint64_t cut_ns;  /* when the window was last cut */
+    uint64_t hold_ns; /* nothing starts before this */
 } vexi_s3_pace;
 
 void vexi_s3_pace_init(vexi_s3_pace *pace, const vexi_s3_settings *settings, uint64_t seed);
@@ -137,16 +136,47 @@ uint64_t vexi_s3_pace_delay_ns(vexi_s3_pace *pace, uint32_t attempt, uint32_t re
 bool vexi_s3_pace_take(vexi_s3_pace *pace);
 void vexi_s3_pace_success(vexi_s3_pace *pace);
 void vexi_s3_pace_throttled(vexi_s3_pace *pace, uint64_t now_ns, uint32_t retry_after_ms);
-void vexi_s3_pace_unreachable(vexi_s3_pace *pace, uint64_t now_ns);
-void vexi_s3_pace_reached(vexi_s3_pace *pace);
-/* The server is known to be away: a request that would start now ends unless it is the one that
- * looks whether the server is back. */
-bool vexi_s3_pace_is_down(const vexi_s3_pace *pace, uint64_t now_ns, size_t active_count);
+/* The server is back: the budget of retries is whole again. */
+void vexi_s3_pace_refill(vexi_s3_pace *pace);
 
 /* The latency bucket of a duration, and the duration below which `percent` of the counts lie (0
  * when there are fewer than 100). */
 size_t vexi_s3_latency_bucket(uint64_t duration_ns);
 uint64_t vexi_s3_latency_percentile_ns(const uint64_t *buckets, uint32_t percent);
+
+/* ---- s3_breaker.c: whether the server is there -------------------------------------------------
+ */
+
+typedef struct vexi_s3_breaker {
+    bool is_open; /* calls fail at once */
+    bool is_probing;
+    bool has_answered; /* ever */
+    uint64_t suspect_ns;
+    uint64_t interval_ns;
+    uint64_t
+        waiting_ns;     /* since when there is nothing good, and somebody waits for it; 0: nobody */
+    uint64_t probed_ns; /* when the last probe began */
+    uint64_t opened_ns; /* the last time */
+    uint64_t open_count; /* how often it opened */
+} vexi_s3_breaker;
+
+typedef enum vexi_s3_breaker_change {
+    VEXI_S3_BREAKER_SAME,
+    VEXI_S3_BREAKER_OPENED,
+    VEXI_S3_BREAKER_CLOSED
+} vexi_s3_breaker_change;
+
+void vexi_s3_breaker_init(vexi_s3_breaker *breaker, uint64_t suspect_ns, uint64_t interval_ns);
+/* A request was sent. */
+void vexi_s3_breaker_waits(vexi_s3_breaker *breaker, uint64_t now_ns);
+/* An answer that a working server gives, or a part of one. others_wait: there are more requests. */
+void vexi_s3_breaker_good(vexi_s3_breaker *breaker, uint64_t now_ns, bool others_wait);
+/* When a probe is to be sent; UINT64_MAX for never. */
+uint64_t vexi_s3_breaker_due_ns(const vexi_s3_breaker *breaker);
+void vexi_s3_breaker_probe(vexi_s3_breaker *breaker, uint64_t now_ns);
+/* The probe ended. */
+vexi_s3_breaker_change vexi_s3_breaker_probed(vexi_s3_breaker *breaker, uint64_t now_ns,
+                                              bool answered, bool others_wait);
 
 /* ---- s3_xml.c: answers -------------------------------------------------------------------------
  */
@@ -248,6 +278,7 @@ typedef struct vexi_s3_call {
     uint32_t delay_ms;          /* before its first attempt */
     uint32_t attempt_count_max; /* 0: the settings' */
     uint32_t total_timeout_ms;  /* 0: the settings' */
+    bool is_probe;              /* the breaker's: on a connection of its own, without a group */
 
     vex_status status;
     vex_error error;
@@ -271,6 +302,7 @@ void vexi_s3_client_destroy(vexi_s3_client *client);
 const vexi_s3_settings *vexi_s3_client_settings(const vexi_s3_client *client);
 const vexi_s3_address *vexi_s3_client_address(const vexi_s3_client *client);
 void vexi_s3_client_counters(vexi_s3_client *client, vexi_s3_counters out[VEXI_S3_KIND_COUNT]);
+vexi_s3_health vexi_s3_client_health(vexi_s3_client *client);
 
 /* Around every operation of the store, so that destroying it can wait for those under way. */
 void vexi_s3_client_enter(vexi_s3_client *client);

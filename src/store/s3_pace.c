@@ -13,10 +13,7 @@
  * then on a request fails after its first attempt.
  *
  * Window. Requests in flight rise by one per window of successes and are halved by "slow down", at
- * most once a second (Chiu and Jain, 1989): the whole client slows down, not one request.
- *
- * Down. While the server cannot be reached and the budget is used up, one request at a time looks
- * whether it is back, and the others fail at once. Any answer ends that. */
+ * most once a second (Chiu and Jain, 1989): the whole client slows down, not one request. */
 #include "base/random.h"
 #include "store/s3_internal.h"
 
@@ -70,17 +67,8 @@ void vexi_s3_pace_throttled(vexi_s3_pace *pace, uint64_t now_ns, uint32_t retry_
     pace->hold_ns = hold_ns > pace->hold_ns ? hold_ns : pace->hold_ns;
 }
 
-void vexi_s3_pace_unreachable(vexi_s3_pace *pace, uint64_t now_ns) {
-    pace->unreachable_ns = now_ns;
-}
-
-void vexi_s3_pace_reached(vexi_s3_pace *pace) {
-    pace->unreachable_ns = 0;
-}
-
-bool vexi_s3_pace_is_down(const vexi_s3_pace *pace, uint64_t now_ns, size_t active_count) {
-    return pace->tokens < 1.0 && pace->unreachable_ns != 0 &&
-           (active_count > 0 || now_ns - pace->unreachable_ns < second_ns);
+void vexi_s3_pace_refill(vexi_s3_pace *pace) {
+    pace->tokens = pace->tokens_max;
 }
 
 /* ---- Latencies ------------------------------------------------------------------------------- */

@@ -80,20 +80,6 @@ TEST(window) {
     CHECK(pace.window == 64);
 }
 
-TEST(down) {
-    vexi_s3_pace pace = pace_of(1);
-    uint64_t now = 1000 * 1000 * ms;
-    vexi_s3_pace_unreachable(&pace, now);
-    CHECK(!vexi_s3_pace_is_down(&pace, now, 5)); /* there are retries left */
-    while (vexi_s3_pace_take(&pace)) {
-    }
-    CHECK(vexi_s3_pace_is_down(&pace, now + 1, 0));
-    CHECK(!vexi_s3_pace_is_down(&pace, now + 1000 * ms, 0)); /* one looks whether it is back */
-    CHECK(vexi_s3_pace_is_down(&pace, now + 1000 * ms, 1));  /* the others do not wait for it */
-    vexi_s3_pace_reached(&pace);
-    CHECK(!vexi_s3_pace_is_down(&pace, now + 1, 5));
-}
-
 TEST(latencies) {
     uint64_t before = 0;
     for (size_t i = 0; i < VEXI_S3_LATENCY_BUCKETS; i++) {
@@ -122,4 +108,4 @@ TEST(latencies) {
     CHECK(vexi_s3_latency_percentile_ns(buckets, 99) >= 50 * 1000 * 1000);
 }
 
-TEST_MAIN(RUN(backoff); RUN(budget); RUN(window); RUN(down); RUN(latencies))
+TEST_MAIN(RUN(backoff); RUN(budget); RUN(window); RUN(latencies))

@@ -330,6 +330,7 @@ static bool set_options(vexi_s3_transfer *t, const vexi_s3_settings *settings,
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_USERAGENT, user_agent);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)settings->connect_timeout_ms);
+    SET(CURLOPT_FRESH_CONNECT, call->is_probe ? 1L : 0L);
     SET(CURLOPT_HTTPHEADER, (struct curl_slist *)t->header_list);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, (void *)t);

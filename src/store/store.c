@@ -253,6 +253,12 @@ vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, v
     return count_end(&call, VEX_STORE_SIZE, 0, status);
 }
 
+void vexi_store_distrust(vexi_store *store, const char *name) {
+    if (store->ops->distrust != NULL && name_problem(name, false) == NULL) {
+        store->ops->distrust(store, name);
+    }
+}
+
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err) {
     *out = (vexi_mapping){0};
     VEX_TRY(check_flag(store, VEXI_STORE_CAN_MAP, "map objects", err));
@@ -327,8 +333,14 @@ vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_b
     if ((store->ops->flags & VEXI_STORE_CAN_MAP) != 0) {
         VEX_TRY(vexi_store_map(store, name, &object.mapping, err));
         object.size_bytes = object.mapping.size;
-    } else {
+    } else if (size_bytes == UINT64_MAX) {
         VEX_TRY(vexi_store_size(store, name, &object.size_bytes, err));
+    } else {
+        VEX_TRY(check_name(name, err));
+        object.size_bytes = size_bytes;
+        if (store->ops->tell_size != NULL) {
+            store->ops->tell_size(store, name, size_bytes);
+        }
     }
     vex_status status = VEX_OK;
     if (size_bytes != UINT64_MAX && size_bytes != object.size_bytes) {

@@ -100,6 +100,14 @@ typedef struct vexi_store_ops {
     /* Size of an object. VEX_NOT_FOUND. */
     vex_status (*size)(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
 
+    /* What the Delta log says of the size of an object, so that nobody asks for it. NULL: the store
+     * has no use for it. */
+    void (*tell_size)(vexi_store *store, const char *name, uint64_t size_bytes);
+
+    /* Bytes of an object did not match their checksum: read them anew, where that makes a
+     * difference. NULL: it does not. */
+    void (*distrust)(vexi_store *store, const char *name);
+
     /* VEXI_STORE_CAN_MAP: map a whole object. NULL where the flag is missing. */
     vex_status (*map)(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
     void (*unmap)(vexi_store *store, vexi_mapping *mapping);
@@ -173,6 +181,7 @@ vex_status vexi_store_remove(vexi_store *store, const char *name, vex_error *err
 vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, size_t count,
                                   vex_error *err);
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
+void vexi_store_distrust(vexi_store *store, const char *name);
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
 void vexi_store_unmap(vexi_store *store,
                       vexi_mapping *mapping); /* clears *mapping; NULL data is fine */
@@ -197,8 +206,9 @@ typedef struct vexi_object {
     vexi_mapping mapping; /* data == NULL where not mapped */
 } vexi_object;
 
-/* size_bytes is what the log says; another actual size is VEX_CORRUPT. UINT64_MAX asks the store.
- */
+/* size_bytes is what the log says, UINT64_MAX asks the store. Where the store maps, another actual
+ * size is VEX_CORRUPT and a missing object VEX_NOT_FOUND; elsewhere nothing is asked, and the first
+ * read that finds it otherwise fails. */
 vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_bytes,
                             vexi_object *out, vex_error *err);
 void vexi_object_close(vexi_object *object);

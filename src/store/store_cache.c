@@ -33,6 +33,9 @@ typedef struct cache_store {
     atomic_uint_fast64_t fetches;
     atomic_uint_fast64_t failed_fetches;
     atomic_uint_fast64_t passed_by;
+    atomic_uint_fast64_t distrusts;
+    atomic_uint_fast64_t filled;
+    atomic_uint_fast64_t filled_bytes;
 } cache_store;
 
 struct vexi_cache_pin {
@@ -283,12 +286,16 @@ static vex_status read_ranges(reading *r, const vexi_range *ranges, size_t count
     return status == VEX_OK ? settled : status;
 }
 
+static bool passes_by(const cache_store *store, const char *name) {
+    const vexi_cache_config *config = &store->config;
+    return config->is_uncached != NULL && config->is_uncached(config->context, name);
+}
+
 /* What a name stands for, its size too. is_cached is false for what passes by. */
 static vex_status identify(cache_store *store, const char *name, vexi_cache_ident *out,
                            vex_error *err) {
     *out = (vexi_cache_ident){0};
-    const vexi_cache_config *config = &store->config;
-    if (config->is_uncached != NULL && config->is_uncached(config->context, name)) {
+    if (passes_by(store, name)) {
         return VEX_OK;
     }
     /* Learning may give the name another id; more than a second round means that it changes under
@@ -360,8 +367,90 @@ static vex_status begin_put(cache_store *store, const char *name, vex_error *err
     return status;
 }
 
+/* The bytes of an object in order, out of the parts of its put. */
+typedef struct part_reader {
+    const vexi_span *parts;
+    size_t index;
+    size_t offset;
+} part_reader;
+
+/* The next `size` bytes; target NULL leaves them out. */
+static void read_parts(part_reader *reader, uint8_t *target, size_t size) {
+    while (size > 0) {
+        const vexi_span *part = &reader->parts[reader->index];
+        size_t n = part->size - reader->offset < size ? part->size - reader->offset : size;
+        if (target != NULL && n > 0) {
+            memcpy(target, part->data + reader->offset, n);
+            target += n;
+        }
+        size -= n;
+        reader->offset += n;
+        if (reader->offset == part->size) {
+            reader->index++;
+            reader->offset = 0;
+        }
+    }
+}
+
+/* Hand the blocks to level 2 and let them go. */
+static void fill_end(cache_store *store, const char *name, uint64_t id, vexi_cache_block **blocks,
+                     size_t count) {
+    if (store->disk != NULL && count > 0) {
+        vexi_cache_disk_write(store->disk, name, id, blocks, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        vexi_cache_memory_drop(&store->memory, blocks[i]);
+    }
+}
+
+/* After a put: what was written is what the next search reads, and level 1 takes it in as it takes
+ * in what was read once. Without memory it does not. Readers may be fetching the same blocks
+ * already; those are left to them. */
+static void fill(cache_store *store, const char *name, const vexi_span *parts, uint64_t size) {
+    vexi_cache_ident ident = vexi_cache_names_find(&store->names, name);
+    if (!ident.is_cached || !ident.size_known || ident.size_bytes != size) {
+        return; /* it is being written again */
+    }
+    vexi_cache_block **blocks =
+        vexi_alloc_array(store->base.env, store->window_count, sizeof *blocks);
+    size_t count = 0;
+    part_reader reader = {.parts = parts};
+    for (uint64_t done = 0; blocks != NULL && done < size;) {
+        size_t n = size - done < store->block_size ? (size_t)(size - done) : store->block_size;
+        vexi_cache_block *block = NULL;
+        vexi_cache_found found = vexi_cache_memory_find(
+            &store->memory, ident.id, done / store->block_size, n, 0, blocks, &block);
+        if (found == VEXI_CACHE_NO_MEMORY) {
+            break;
+        }
+        if (found == VEXI_CACHE_TO_LOAD) {
+            read_parts(&reader, block->data, n);
+            vexi_cache_memory_finish(&store->memory, block, NULL);
+            atomic_fetch_add(&store->filled, 1);
+            atomic_fetch_add(&store->filled_bytes, n);
+            blocks[count++] = block;
+        } else {
+            vexi_cache_memory_drop(&store->memory, block);
+            read_parts(&reader, NULL, n);
+        }
+        done += n;
+        if (count == store->window_count) {
+            fill_end(store, name, ident.id, blocks, count);
+            count = 0;
+        }
+    }
+    if (blocks != NULL) {
+        fill_end(store, name, ident.id, blocks, count);
+    }
+    vexi_free(store->base.env, blocks);
+}
+
 static vex_status put(cache_store *store, const char *name, const vexi_span *parts, size_t count,
                       bool if_absent, vex_error *err) {
+    if (passes_by(store, name)) {
+        return if_absent ? vexi_store_put_if_absent(store->inner, name, parts, count, err)
+                         : vexi_store_put(store->inner, name, parts, count, err);
+    }
     VEX_TRY(begin_put(store, name, err));
     vex_status status = if_absent ? vexi_store_put_if_absent(store->inner, name, parts, count, err)
                                   : vexi_store_put(store->inner, name, parts, count, err);
@@ -373,6 +462,9 @@ static vex_status put(cache_store *store, const char *name, const vexi_span *par
         }
     }
     vexi_cache_names_end_write(&store->names, name, size);
+    if (status == VEX_OK && store->config.fill_on_put && size > 0) {
+        fill(store, name, parts, size);
+    }
     return status;
 }
 
@@ -398,25 +490,56 @@ static vex_status cache_remove_many(vexi_store *base, const char *const *names, 
     size_t begun = 0;
     while (status == VEX_OK && begun < count) {
         bool holds = false;
-        status = vexi_cache_names_begin_write(&store->names, names[begun], &holds, err);
+        status = passes_by(store, names[begun])
+                     ? VEX_OK
+                     : vexi_cache_names_begin_write(&store->names, names[begun], &holds, err);
         begun += status == VEX_OK ? 1 : 0;
     }
     if (status == VEX_OK) {
         status = vexi_store_remove_many(store->inner, names, count, err);
     }
     for (size_t i = 0; i < begun; i++) {
-        vexi_cache_names_end_write(&store->names, names[i], UINT64_MAX);
+        if (!passes_by(store, names[i])) {
+            vexi_cache_names_end_write(&store->names, names[i], UINT64_MAX);
+        }
     }
     return status;
 }
 
 static vex_status cache_remove(vexi_store *base, const char *name, vex_error *err) {
     cache_store *store = store_of(base);
+    if (passes_by(store, name)) {
+        return vexi_store_remove(store->inner, name, err);
+    }
     bool holds = false;
     VEX_TRY(vexi_cache_names_begin_write(&store->names, name, &holds, err));
     vex_status status = vexi_store_remove(store->inner, name, err);
     vexi_cache_names_end_write(&store->names, name, UINT64_MAX);
     return status;
+}
+
+/* What is cached of it is forgotten, as if it had been put again. The bytes may have been spoiled
+ * on their way here, before they got the checksums of level 2. */
+static void cache_distrust(vexi_store *base, const char *name) {
+    cache_store *store = store_of(base);
+    vex_error err;
+    bool holds = false;
+    if (passes_by(store, name)) {
+        return;
+    }
+    vexi_cache_ident ident = vexi_cache_names_find(&store->names, name);
+    vex_status status = vexi_cache_names_begin_write(&store->names, name, &holds, &err);
+    if (status != VEX_OK) {
+        return; /* no memory */
+    }
+    if (store->disk != NULL) {
+        status = vexi_cache_disk_forget(store->disk, name, holds, &err);
+    }
+    vexi_cache_names_end_write(&store->names, name,
+                               ident.size_known ? ident.size_bytes : UINT64_MAX);
+    atomic_fetch_add(&store->distrusts, 1);
+    vexi_log(base->env, 2, "%s did not match its checksums and is read anew%s%s", name,
+             status == VEX_OK ? "" : ": ", status == VEX_OK ? "" : err.message);
 }
 
 /* A log grows, so its name is never cached while this store lives: the write does not end. The log
@@ -511,8 +634,7 @@ vex_status vexi_store_cache_pin(vexi_store *base, const char *name, uint64_t off
 
 void vexi_store_cache_tell_size(vexi_store *base, const char *name, uint64_t size_bytes) {
     cache_store *store = store_of(base);
-    const vexi_cache_config *config = &store->config;
-    if (config->is_uncached == NULL || !config->is_uncached(config->context, name)) {
+    if (!passes_by(store, name)) {
         vexi_cache_names_tell(&store->names, name, size_bytes);
     }
 }
@@ -529,6 +651,9 @@ void vexi_store_cache_counters(vexi_store *base, vexi_cache_counters *out) {
     out->fetches = atomic_load(&store->fetches);
     out->failed_fetches = atomic_load(&store->failed_fetches);
     out->passed_by = atomic_load(&store->passed_by);
+    out->distrusts = atomic_load(&store->distrusts);
+    out->filled = atomic_load(&store->filled);
+    out->filled_bytes = atomic_load(&store->filled_bytes);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------ */
@@ -585,6 +710,8 @@ vex_status vexi_store_cache_create(const vexi_env *env, vexi_store *inner,
         .remove_many = cache_remove_many,
         .get_all = cache_get_all,
         .size = cache_size,
+        .tell_size = vexi_store_cache_tell_size,
+        .distrust = cache_distrust,
         .log_create = cache_log_create,
         .lock = cache_lock,
         .unlock = cache_unlock,

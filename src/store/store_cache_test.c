@@ -131,6 +131,72 @@ TEST(passes_by) {
     vex_test_inner_free(&inner);
 }
 
+/* With fill_on_put the writer's next read asks nothing, whatever the parts were; uncached names and
+ * puts that fail leave nothing behind. */
+TEST(filled_by_puts) {
+    vex_test_inner inner = vex_test_inner_make();
+    const vexi_cache_config config = {.memory_bytes = 64 * (BLOCK + 192),
+                                      .block_size = BLOCK,
+                                      .is_uncached = is_log,
+                                      .fill_on_put = true};
+    vexi_store *store = NULL;
+    CHECK_OK(vexi_store_cache_create(vex_test_env(), vex_test_inner_borrow(&inner), &config, &store,
+                                     &err));
+    enum { SIZE = 20 * BLOCK + 77 };
+    static uint8_t bytes[SIZE];
+    uint64_t random = vex_test_seed(4);
+    for (uint64_t seed = 1; seed < 20; seed++) {
+        vex_test_fill(bytes, seed, 0, SIZE);
+        vexi_span parts[8];
+        size_t count = 0, done = 0;
+        for (; count < 7; count++) {
+            size_t n = (size_t)vex_test_below(&random, (SIZE - done) / 2);
+            parts[count] = (vexi_span){.data = n == 0 ? NULL : bytes + done, .size = n};
+            done += n;
+        }
+        parts[count++] = (vexi_span){.data = bytes + done, .size = SIZE - done};
+        CHECK_OK(vexi_store_put(store, "x", parts, count, &err));
+        vex_test_check_get(store, "x", seed, 0, SIZE);
+        CHECK_EQ(atomic_load(&inner.gets), 0);
+        CHECK_EQ(atomic_load(&inner.sizes), 0);
+        CHECK_EQ(counters_of(store).filled, seed * 21);
+        CHECK_EQ(counters_of(store).filled_bytes, seed * SIZE);
+    }
+    CHECK_FAILS(VEX_EXISTS, vexi_store_put_if_absent(
+                                store, "x", &(vexi_span){.data = bytes, .size = SIZE}, 1, &err));
+    vex_test_check_get(store, "x", 19, 0, SIZE);
+    CHECK(atomic_load(&inner.gets) > 0); /* what was there is read, not what was refused */
+    vex_test_put(store, "empty", 1, 0);
+    vex_test_put(store, "_log/1", 1, 100);
+    CHECK_EQ(counters_of(store).filled, 19 * 21);
+    /* Larger than the budget: it passes through. */
+    vex_test_put(store, "large", 2, 1000 * BLOCK + 3);
+    CHECK(counters_of(store).memory_bytes <= 64 * (BLOCK + 192));
+    vex_test_check_get(store, "large", 2, 0, 1000 * BLOCK + 3);
+    vexi_store_destroy(store);
+    vex_test_inner_free(&inner);
+}
+
+/* Bytes that were spoiled on their way are not kept once somebody says so. */
+TEST(distrusted) {
+    vex_test_inner inner = vex_test_inner_make();
+    vexi_store *store = cache_over(vex_test_inner_borrow(&inner), 1 << 20);
+    vex_test_put(inner.store, "a/x", 1, 3 * BLOCK);
+    vex_test_check_get(store, "a/x", 1, 0, 3 * BLOCK);
+    vex_test_put(inner.store, "a/x", 2, 3 * BLOCK); /* as if the first read had been wrong */
+    vex_test_check_get(store, "a/x", 1, 0, 3 * BLOCK);
+    unsigned sizes = atomic_load(&inner.sizes);
+    vexi_store_distrust(store, "a/x");
+    vex_test_check_get(store, "a/x", 2, 0, 3 * BLOCK);
+    CHECK_EQ(atomic_load(&inner.sizes), sizes); /* of which there was no doubt */
+    CHECK_EQ(counters_of(store).distrusts, 1);
+    vexi_store_distrust(store, "../no name");
+    vexi_store_distrust(inner.store, "a/x"); /* a store without a cache */
+    CHECK_EQ(counters_of(store).distrusts, 1);
+    vexi_store_destroy(store);
+    vex_test_inner_free(&inner);
+}
+
 TEST(bad_config) {
     vex_test_inner inner = vex_test_inner_make();
     static const size_t sizes[] = {1, 2048, 5000, 4097, 1 << 21};
@@ -375,5 +441,6 @@ TEST(warm) {
     vex_test_inner_free(&inner);
 }
 
-TEST_MAIN(RUN(reads); RUN(passes_by); RUN(bad_config); RUN(one_flight); RUN(put_during_flight);
-          RUN(scan); RUN(skewed); RUN(pins); RUN(small_budgets); RUN(warm))
+TEST_MAIN(RUN(reads); RUN(passes_by); RUN(filled_by_puts); RUN(distrusted); RUN(bad_config);
+          RUN(one_flight); RUN(put_during_flight); RUN(scan); RUN(skewed); RUN(pins);
+          RUN(small_budgets); RUN(warm))

@@ -733,6 +733,10 @@ void vexi_store_s3_counters(vexi_store *store, vexi_s3_counters out[VEXI_S3_KIND
     vexi_s3_client_counters(vexi_s3_store_of(store)->client, out);
 }
 
+vexi_s3_health vexi_store_s3_health(vexi_store *store) {
+    return vexi_s3_client_health(vexi_s3_store_of(store)->client);
+}
+
 vexi_s3_store *vexi_s3_store_of(vexi_store *store) {
     VEX_ASSERT(store->ops == &s3_ops);
     return self_of(store);

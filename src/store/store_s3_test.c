@@ -403,6 +403,7 @@ TEST(errors_everywhere) {
     vexi_arena_deinit(&arena);
     vexi_s3_counters gets = counters_of(store, VEXI_S3_GET);
     CHECK(gets.retries > 0 && gets.errors >= gets.retries);
+    CHECK_EQ(vexi_store_s3_health(store).away_count, 0);
     vexi_store_destroy(store);
     vex_test_proxy_close(&proxy);
 }
@@ -524,6 +525,90 @@ TEST(server_away_and_back) {
     }
     CHECK_EQ(status, VEX_OK);
     check_holds(store, "x", "one");
+    vexi_store_destroy(store);
+    vex_test_proxy_close(&proxy);
+}
+
+/* ---- The breaker ----------------------------------------------------------------------------- */
+
+static vexi_s3_settings *breaker_settings(const vex_test_proxy *proxy) {
+    vexi_s3_settings *settings = quick_settings(proxy);
+    settings->suspect_ms = 300;
+    settings->probe_interval_ms = 50;
+    settings->probe_timeout_ms = 300;
+    settings->stall_timeout_ms = 60000;
+    return settings;
+}
+
+static uint64_t requests_but_probes(vexi_store *store) {
+    return counters_of(store, VEXI_S3_GET).requests + counters_of(store, VEXI_S3_PUT).requests;
+}
+
+/* Until the store says that the server is away, or is not. */
+static void await_health(vexi_store *store, bool is_away) {
+    for (int i = 0; vexi_store_s3_health(store).is_away != is_away; i++) {
+        CHECK(i < 2000);
+        (void)usleep(10000);
+    }
+}
+
+/* A server that hangs, or answers 500 to all: who waits is told before the stall timeout of a
+ * minute; then everybody is told at once, without a request; it recovers although nobody asks. */
+TEST(breaker) {
+    vex_test_proxy proxy;
+    vex_test_proxy_open(&proxy, server.port, 0, 1);
+    vexi_store *store = create(breaker_settings(&proxy));
+    vexi_span one = text_span("one");
+    CHECK_OK(vexi_store_put(store, "x", &one, 1, &err));
+    for (unsigned round = 1; round <= 4; round++) {
+        vex_error err;
+        uint8_t byte;
+        vexi_range range = {.offset = 0, .size = 1, .target = &byte};
+        if (round % 2 == 1) {
+            atomic_store(&proxy.hangs, true);
+        } else {
+            atomic_store(&proxy.error_percent, 100);
+        }
+        CHECK(!vexi_store_s3_health(store).is_away);
+        if (round < 3) {
+            CHECK(vexi_store_get(store, "x", &range, 1, &err) == VEXI_S3_UNAVAILABLE);
+        } else { /* a put may have arrived */
+            CHECK_FAILS(VEX_UNKNOWN_OUTCOME, vexi_store_put_if_absent(store, "y", &one, 1, &err));
+        }
+        await_health(store, true); /* 500s use up a call's attempts before */
+        uint64_t requests = requests_but_probes(store);
+        for (int i = 0; i < 50; i++) {
+            CHECK(vexi_store_get(store, "x", &range, 1, &err) == VEXI_S3_UNAVAILABLE);
+            CHECK(strncmp(err.message, "store unavailable: x: ", 22) == 0);
+            CHECK(vexi_store_put_if_absent(store, "z", &one, 1, &err) == VEXI_S3_UNAVAILABLE);
+        }
+        CHECK_EQ(requests_but_probes(store), requests);
+        CHECK_EQ(vexi_store_s3_health(store).away_count, round);
+        atomic_store(&proxy.hangs, false);
+        atomic_store(&proxy.error_percent, 0);
+        await_health(store, false);
+        check_holds(store, "x", "one");
+        CHECK_FAILS(VEX_NOT_FOUND, vexi_store_get(store, "z", &range, 1, &err));
+    }
+    vexi_store_destroy(store);
+    vex_test_proxy_close(&proxy);
+}
+
+/* One request that hangs beside others that are answered, and one that is slow to begin, open
+ * nothing. */
+TEST(one_slow_answer) {
+    vex_test_proxy proxy;
+    vex_test_proxy_open(&proxy, server.port, 0, 1);
+    vexi_s3_settings *settings = breaker_settings(&proxy);
+    settings->stall_timeout_ms = 1500;
+    vexi_store *store = create(settings);
+    vexi_span one = text_span("one");
+    CHECK_OK(vexi_store_put(store, "x", &one, 1, &err));
+    for (int i = 0; i < 3; i++) {
+        atomic_store(&proxy.hang_next, 1);
+        check_holds(store, "x", "one"); /* by a second attempt, five suspicions later */
+    }
+    CHECK_EQ(vexi_store_s3_health(store).away_count, 0);
     vexi_store_destroy(store);
     vex_test_proxy_close(&proxy);
 }
@@ -691,6 +776,8 @@ int main(void) {
         RUN(stall_and_throttle);
         RUN(hedging);
         RUN(server_away_and_back);
+        RUN(breaker);
+        RUN(one_slow_answer);
         RUN(destroy_in_flight);
     }
     vex_test_s3_close(&server);

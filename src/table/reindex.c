@@ -156,7 +156,13 @@ bool vexi_view_mend(vexi_table *table, const vexi_view *view, vex_status met) {
     }
     for (size_t i = 0; i < view->source_count; i++) {
         vexi_segment *segment = view->sources[i].segment;
-        if (segment == NULL || !vexi_segment_mendable(segment)) {
+        if (segment == NULL) {
+            continue;
+        }
+        if (met == VEX_CORRUPT && vexi_segment_distrust(segment)) {
+            mended = true;
+        }
+        if (!vexi_segment_mendable(segment)) {
             continue;
         }
         if (vexi_segment_index_damaged(segment) ||

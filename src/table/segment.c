@@ -9,6 +9,8 @@
 #include "format/row_source.h"
 #include "table/segment_internal.h"
 
+static const uint64_t distrust_interval_ns = 1000000000;
+
 enum { DAMAGE_NONE = 0, DAMAGE_WRITING = 1, DAMAGE_KNOWN = 2 };
 
 vexi_core *vexi_core_retain(vexi_core *core) {
@@ -83,6 +85,11 @@ static vex_status index_fetch(void *context, vexi_piece *pieces, size_t count, v
     return vexi_object_fetch(context, pieces, count, arena, err);
 }
 
+static void index_distrust(void *context) {
+    const vexi_object *object = context;
+    vexi_store_distrust(object->store, object->name);
+}
+
 /* Bytes of the index file: the mapping, or memory of its size with the head in it. */
 static vex_status index_bytes(vexi_segment *segment, uint32_t head_size, vexi_span *out,
                               vex_error *err) {
@@ -136,6 +143,7 @@ static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema,
             if (segment->index_bytes != NULL) {
                 segment->index.fetch = index_fetch;
                 segment->index.fetch_context = &segment->index_object;
+                segment->index.distrust = index_distrust;
             }
         }
     }
@@ -325,7 +333,29 @@ static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char 
 
 vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
                              const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
-    return open_any(core, schema, folder, add, false, out, err);
+    VEX_TRY(open_any(core, schema, folder, add, false, out, err));
+    /* What was read may have been spoiled on its way: once more, of what the store has now. */
+    if (vexi_segment_check(*out, NULL) == VEX_CORRUPT && vexi_segment_distrust(*out)) {
+        vexi_segment_release(*out);
+        return open_any(core, schema, folder, add, false, out, err);
+    }
+    return VEX_OK;
+}
+
+bool vexi_segment_distrust(vexi_segment *segment) {
+    const vexi_core *core = segment->core;
+    uint64_t now_ns = vexi_monotonic_ns(core->env);
+    uint64_t last_ns = __atomic_load_n(&segment->distrusted_ns, __ATOMIC_RELAXED);
+    if (core->store->ops->distrust == NULL ||
+        (last_ns != 0 && now_ns - last_ns < distrust_interval_ns)) {
+        return false;
+    }
+    __atomic_store_n(&segment->distrusted_ns, now_ns, __ATOMIC_RELAXED);
+    vexi_store_distrust(core->store, segment->object_name);
+    if (segment->index_object.name != NULL) {
+        vexi_store_distrust(core->store, segment->index_object.name);
+    }
+    return true;
 }
 
 vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, const char *folder,

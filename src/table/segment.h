@@ -63,6 +63,9 @@ vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, con
 /* Declare a segment damaged: from now on every read of it fails like this. The first call counts.
  */
 void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage);
+/* Its bytes did not match a checksum: have them read anew. False where that would change nothing,
+ * or was done within the last second. */
+bool vexi_segment_distrust(vexi_segment *segment);
 vexi_segment *vexi_segment_retain(vexi_segment *segment);
 void vexi_segment_release(vexi_segment *segment);
 

@@ -227,6 +227,10 @@ vex_status vexi_segment_graph_load(vexi_segment *segment, uint64_t rotation_seed
     }
     if (status == VEX_OK) {
         status = graph_open(segment, name, rotation_seed, true, cancel, &graph, err);
+        if (status == VEX_CORRUPT && core->store->ops->distrust != NULL) {
+            vexi_store_distrust(core->store, name); /* it may have been spoiled on its way */
+            status = graph_open(segment, name, rotation_seed, true, cancel, &graph, err);
+        }
         if (status == VEX_OK && graph->object.size_bytes != size) {
             status = vexi_fail(err, VEX_IO, "%s changed while it was opened", name);
             graph_destroy(core->env, graph);

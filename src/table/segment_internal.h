@@ -41,6 +41,7 @@ struct vexi_segment {
     bool graph_told;                   /* that there is no room to build it; the index task's */
     uint32_t index_failures;           /* in a row, of work on this segment; the index task's */
     uint64_t index_retry_ns;           /* not tried again before; the index task's */
+    uint64_t distrusted_ns;            /* atomic: when its files were last distrusted; 0: never */
     int plain_failed; /* atomic: its Parquet file is damaged too, nothing is left to try */
 
     float length_max; /* atomic: of the longest vector, or more; 0: nobody looked. See table.h */

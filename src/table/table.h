@@ -216,8 +216,8 @@ vex_status vexi_view_index_damaged(vexi_table *table, const vexi_view *view, uin
                                    vex_status met, vex_error *err);
 
 /* For a caller that cannot name the source: do so to all segments of the view whose index files
- * proved damaged since it was made. True: take a new view and ask again; false also for a status
- * that is another's. */
+ * proved damaged since it was made; and where what is read passes through a cache, have it read
+ * anew. True: take a new view and ask again; false also for a status that is another's. */
 bool vexi_view_mend(vexi_table *table, const vexi_view *view, vex_status met);
 
 /* No vector of the source is longer than this; negative: nobody looked. Under inner product, by

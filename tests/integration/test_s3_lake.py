@@ -204,10 +204,12 @@ def test_commits_and_logged_rows_appear(start, writer):
 def test_readers_go_on_when_the_server_is_back(start, writer, gateway):
     """While the bucket is away a search fails with one line; nothing counts as damaged then."""
     vectors = fill(writer.client(), "c", 400)
-    remote = start("--read-only", lake=LAKE).client(socket_timeout=120)
+    reader = start("--read-only", lake=LAKE)
+    remote = reader.client(socket_timeout=120)
     gateway.stop()
     assert "store unavailable" in error(remote, "VSEARCH", vectors[9], 5, "EXACT", "IN", "c")
     gateway.start()
+    wait_until(lambda: "store unavailable" not in reader.log() or "store available" in reader.log())
     assert len(remote.execute_command("VSEARCH", vectors[9], 5, "EXACT", "IN", "c")) == 5
     info = as_map(remote.execute_command("VINFO", "c"))
     assert info["segments-damaged"] == 0 and info["segments-unindexed"] == 0
