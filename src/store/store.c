@@ -168,6 +168,89 @@ vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range 
     return count_end(&call, VEX_STORE_GET, size, status);
 }
 
+static uint64_t ranges_size(const vexi_store_read *gets, size_t count) {
+    uint64_t size = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t r = 0; r < gets[i].count; r++) {
+            size += gets[i].ranges[r].size;
+        }
+    }
+    return size;
+}
+
+/* Where a store has no get_many: its gets side by side. */
+typedef struct gets_job {
+    vexi_store *store;
+    const vexi_store_read *gets;
+    struct get_result {
+        vex_status status;
+        vex_error err;
+    } * results;
+} gets_job;
+
+static void gets_run(void *argument, size_t i) {
+    const gets_job *job = argument;
+    const vexi_store_read *get = &job->gets[i];
+    job->results[i].status =
+        job->store->ops->get(job->store, get->name, get->ranges, get->count, &job->results[i].err);
+}
+
+static vex_status get_each(vexi_store *store, const vexi_store_read *gets, size_t count,
+                           vexi_read_cost *cost, size_t *failed, vex_error *err) {
+    vex_status status = VEX_OK;
+    if (count == 1) {
+        status = store->ops->get(store, gets->name, gets->ranges, gets->count, err);
+    } else {
+        gets_job job = {.store = store, .gets = gets};
+        job.results = vexi_alloc_array(store->env, count, sizeof *job.results);
+        if (job.results == NULL) {
+            return vexi_no_memory(err, count * sizeof *job.results);
+        }
+        vexi_parallel(store->env, count, gets_run, &job);
+        for (size_t i = 0; i < count && status == VEX_OK; i++) {
+            status = job.results[i].status;
+            if (status != VEX_OK) {
+                *failed = i;
+                if (err != NULL) {
+                    *err = job.results[i].err;
+                }
+            }
+        }
+        vexi_free(store->env, job.results);
+    }
+    if (status == VEX_OK) {
+        cost->steps++;
+        cost->requests += count;
+        cost->bytes += ranges_size(gets, count);
+    }
+    return status;
+}
+
+vex_status vexi_store_get_many(vexi_store *store, const vexi_store_read *gets, size_t count,
+                               size_t request_max, vexi_read_cost *cost, size_t *failed,
+                               vex_error *err) {
+    vexi_read_cost own_cost = {0};
+    size_t own_failed = 0;
+    cost = cost == NULL ? &own_cost : cost;
+    failed = failed == NULL ? &own_failed : failed;
+    *failed = 0;
+    if (count == 0) {
+        return VEX_OK;
+    }
+    for (size_t i = 0; i < count; i++) {
+        *failed = i;
+        VEX_TRY(check_name(gets[i].name, err));
+    }
+    *failed = 0;
+    uint64_t size = store->counters == NULL ? 0 : ranges_size(gets, count);
+    counted_call call = count_begin(store);
+    vex_status status =
+        store->ops->get_many != NULL
+            ? store->ops->get_many(store, gets, count, request_max, cost, failed, err)
+            : get_each(store, gets, count, cost, failed, err);
+    return count_end(&call, VEX_STORE_GET, size, status);
+}
+
 vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
                               vexi_arena *arena, vexi_span *out, vex_error *err) {
     *out = (vexi_span){0};
@@ -371,9 +454,11 @@ void vexi_object_close(vexi_object *object) {
     *object = (vexi_object){0};
 }
 
-vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t count,
-                             vexi_arena *arena, vex_error *err) {
-    static const uint8_t nothing[1];
+/* Where the bytes of pieces of no size are. */
+static const uint8_t nothing[1];
+
+static vex_status pieces_check(const vexi_object *object, vexi_piece *pieces, size_t count,
+                               vex_error *err) {
     for (size_t i = 0; i < count; i++) {
         vexi_piece *piece = &pieces[i];
         piece->data = NULL;
@@ -385,39 +470,98 @@ vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t cou
                              (unsigned long long)object->size_bytes);
         }
     }
-    if (object->mapping.data != NULL || object->size_bytes == 0) {
-        for (size_t i = 0; i < count; i++) {
-            pieces[i].data =
-                pieces[i].size == 0 ? nothing : object->mapping.data + pieces[i].offset;
-        }
-        return VEX_OK;
+    return VEX_OK;
+}
+
+/* Point into the mapping; false where bytes must be fetched. */
+static bool pieces_mapped(const vexi_object *object, vexi_piece *pieces, size_t count) {
+    if (object->mapping.data == NULL && object->size_bytes != 0) {
+        return false;
     }
-    if (count == 0) {
-        return VEX_OK;
-    }
-    vexi_range *ranges = vexi_arena_array(arena, count, sizeof *ranges);
-    if (ranges == NULL) {
-        return vexi_no_memory(err, count * sizeof *ranges);
-    }
-    size_t range_count = 0;
     for (size_t i = 0; i < count; i++) {
-        if (pieces[i].size == 0) {
+        pieces[i].data = pieces[i].size == 0 ? nothing : object->mapping.data + pieces[i].offset;
+    }
+    return true;
+}
+
+/* One more range for each piece that has bytes; pieces get their addresses. */
+static vex_status pieces_range(vexi_piece *pieces, size_t count, vexi_arena *arena,
+                               vexi_range *ranges, size_t *range_count, vex_error *err) {
+    for (size_t i = 0; i < count; i++) {
+        vexi_piece *piece = &pieces[i];
+        if (piece->size == 0) {
+            piece->data = nothing;
             continue;
         }
         /* 64: pieces hold vectors and code blocks, which kernels like aligned. */
-        uint8_t *target = vexi_arena_alloc_aligned(arena, 64, pieces[i].size);
+        uint8_t *target = vexi_arena_alloc_aligned(arena, 64, piece->size);
         if (target == NULL) {
-            return vexi_no_memory(err, pieces[i].size);
+            return vexi_no_memory(err, piece->size);
         }
-        ranges[range_count++] =
-            (vexi_range){.offset = pieces[i].offset, .size = pieces[i].size, .target = target};
-    }
-    if (range_count > 0) {
-        VEX_TRY(vexi_store_get(object->store, object->name, ranges, range_count, err));
-    }
-    size_t next = 0;
-    for (size_t i = 0; i < count; i++) {
-        pieces[i].data = pieces[i].size == 0 ? nothing : ranges[next++].target;
+        piece->data = target;
+        ranges[(*range_count)++] =
+            (vexi_range){.offset = piece->offset, .size = piece->size, .target = target};
     }
     return VEX_OK;
+}
+
+vex_status vexi_objects_fetch(vexi_object_need *needs, size_t count, size_t request_max,
+                              vexi_arena *arena, vexi_read_cost *cost, size_t *failed,
+                              vex_error *err) {
+    size_t own_failed, piece_count = 0;
+    failed = failed == NULL ? &own_failed : failed;
+    *failed = 0;
+    for (size_t i = 0; i < count; i++) {
+        *failed = i;
+        VEX_TRY(pieces_check(needs[i].object, needs[i].pieces, needs[i].count, err));
+        piece_count += needs[i].count;
+    }
+    *failed = 0;
+    if (piece_count == 0) {
+        return VEX_OK;
+    }
+    vexi_store_read *gets = vexi_arena_array(arena, count, sizeof *gets);
+    size_t *need_of = vexi_arena_array(arena, count, sizeof *need_of); /* the first of its get */
+    bool *done = vexi_arena_calloc(arena, count, sizeof *done);
+    vexi_range *ranges = vexi_arena_array(arena, piece_count, sizeof *ranges);
+    if (gets == NULL || need_of == NULL || done == NULL || ranges == NULL) {
+        return vexi_no_memory(err, piece_count * sizeof *ranges);
+    }
+    size_t get_count = 0, range_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        vexi_object *object = needs[i].object;
+        size_t first = range_count;
+        for (size_t j = i; j < count && !done[i]; j++) {
+            if (needs[j].object == object &&
+                !pieces_mapped(object, needs[j].pieces, needs[j].count)) {
+                VEX_TRY(pieces_range(needs[j].pieces, needs[j].count, arena, ranges, &range_count,
+                                     err));
+                done[j] = j > i;
+            }
+        }
+        if (range_count > first) {
+            need_of[get_count] = i;
+            gets[get_count++] = (vexi_store_read){
+                .name = object->name, .ranges = ranges + first, .count = range_count - first};
+        }
+    }
+    size_t failed_get = 0;
+    vex_status status = get_count == 0
+                            ? VEX_OK
+                            : vexi_store_get_many(needs[need_of[0]].object->store, gets, get_count,
+                                                  request_max, cost, &failed_get, err);
+    if (status != VEX_OK) {
+        *failed = need_of[failed_get];
+    }
+    return status;
+}
+
+vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t count,
+                             vexi_arena *arena, vexi_read_cost *cost, vex_error *err) {
+    VEX_TRY(pieces_check(object, pieces, count, err));
+    if (pieces_mapped(object, pieces, count)) { /* the common case: takes no memory */
+        return VEX_OK;
+    }
+    vexi_object_need need = {.object = object, .pieces = pieces, .count = count};
+    return vexi_objects_fetch(&need, 1, 0, arena, cost, NULL, err);
 }

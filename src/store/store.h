@@ -38,6 +38,21 @@ typedef struct vexi_range {
     uint8_t *target;
 } vexi_range;
 
+/* Ranges of one object, for a step that reads several. */
+typedef struct vexi_store_read {
+    const char *name;
+    const vexi_range *ranges;
+    size_t count;
+} vexi_store_read;
+
+/* What reading cost: added to by the calls that are given one, each by one thread at a time. */
+typedef struct vexi_read_cost {
+    uint64_t steps;    /* calls that had to wait for requests: each depends on the one before */
+    uint64_t requests; /* that they sent; those of a step together */
+    uint64_t bytes;    /* that those asked for, gaps between ranges included */
+    uint64_t hits;     /* reads that a cache answered instead */
+} vexi_read_cost;
+
 typedef struct vexi_list_entry {
     const char *name; /* NUL-terminated, whole name; a folder's ends with '/' */
     uint64_t size_bytes;
@@ -64,6 +79,14 @@ typedef struct vexi_store_ops {
      * end is VEX_CORRUPT (objects are immutable: whoever asks knows the size). VEX_NOT_FOUND. */
     vex_status (*get)(vexi_store *store, const char *name, const vexi_range *ranges, size_t count,
                       vex_error *err);
+
+    /* The ranges of several objects (each name once), all in flight together, in about request_max
+     * requests at most: nearer ranges of one object are joined until they fit (0: as the store
+     * thinks best). On failure *failed is the number of a get that failed, and all targets are
+     * undefined. NULL: they are read by `get`, side by side. */
+    vex_status (*get_many)(vexi_store *store, const vexi_store_read *gets, size_t count,
+                           size_t request_max, vexi_read_cost *cost, size_t *failed,
+                           vex_error *err);
 
     /* Write the object from `parts` in order. When it returns VEX_OK the object is durable and
      * whole; on failure, or after a crash, the name holds the old object, the new one, or nothing,
@@ -168,6 +191,10 @@ bool vexi_store_name_valid(const char *name);
 /* Wrappers: check names (VEX_INVALID), then call the table. Prefer them to ops. */
 vex_status vexi_store_get(vexi_store *store, const char *name, const vexi_range *ranges,
                           size_t count, vex_error *err);
+/* All in one step. cost and failed may be NULL. */
+vex_status vexi_store_get_many(vexi_store *store, const vexi_store_read *gets, size_t count,
+                               size_t request_max, vexi_read_cost *cost, size_t *failed,
+                               vex_error *err);
 /* The whole object into the arena, with a NUL behind it; VEX_LIMIT above size_max. */
 vex_status vexi_store_get_all(vexi_store *store, const char *name, size_t size_max,
                               vexi_arena *arena, vexi_span *out, vex_error *err);
@@ -212,9 +239,23 @@ typedef struct vexi_object {
 vex_status vexi_object_open(vexi_store *store, const char *name, uint64_t size_bytes,
                             vexi_object *out, vex_error *err);
 void vexi_object_close(vexi_object *object);
-/* Fetch all pieces of one step together. Pieces outside the object are VEX_CORRUPT. */
+/* Fetch all pieces of one step together. Pieces outside the object are VEX_CORRUPT. cost may be
+ * NULL. */
 vex_status vexi_object_fetch(vexi_object *object, vexi_piece *pieces, size_t count,
-                             vexi_arena *arena, vex_error *err);
+                             vexi_arena *arena, vexi_read_cost *cost, vex_error *err);
+
+/* Pieces of one object, for a step that reads several. */
+typedef struct vexi_object_need {
+    vexi_object *object;
+    vexi_piece *pieces;
+    size_t count;
+} vexi_object_need;
+
+/* The same for several objects of one store, all in one step; several needs may be of one object.
+ * On failure *failed is the number of a need whose object could not be read. */
+vex_status vexi_objects_fetch(vexi_object_need *needs, size_t count, size_t request_max,
+                              vexi_arena *arena, vexi_read_cost *cost, size_t *failed,
+                              vex_error *err);
 
 /* ---- Implementations ------------------------------------------------------------------------- */
 

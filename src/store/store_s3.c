@@ -3,6 +3,8 @@
  * get            one request per span that s3_plan.c makes, all in flight together. The answers'
  *                ETag and size must agree: else the object was replaced between two of them, and
  *                the get runs once more, then fails with VEX_CONFLICT.
+ * get_many       the same for several objects, the requests of all of them in flight together. Gaps
+ *                are closed, the smallest first, until the requests are as few as was asked for.
  * get_all        one request for the first part_size bytes, which is all of most objects that are
  *                read whole; its answer tells the size, and the rest is a get.
  * put            one request with a CRC-32C that the server checks, or an upload in parts.
@@ -175,91 +177,251 @@ static bool answers_agree(const vexi_s3_call *calls, size_t count, uint64_t *siz
     return true;
 }
 
-static vex_status get_spans(vexi_s3_store *store, const char *name, const vexi_buffer *path,
-                            const vexi_range *sorted, const vexi_s3_span *spans, size_t span_count,
-                            uint64_t *size, vex_error *err) {
+/* One object of a get. */
+typedef struct reading {
+    const vexi_store_read *get;
+    vexi_buffer path;
+    vexi_range *sorted; /* those of the get that ask for a byte, by offset */
+    size_t sorted_count;
+    vexi_s3_span *spans;
+    size_t span_count;
+    vexi_s3_call *calls; /* span_count; part of an array of all readings */
+    uint64_t size;
+    bool agrees;
+} reading;
+
+static vex_status reading_init(vexi_s3_store *store, const vexi_store_read *get, reading *r,
+                               vex_error *err) {
+    *r = (reading){.get = get};
+    VEX_TRY(path_of(store, get->name, &r->path, err));
+    for (size_t i = 0; i < get->count; i++) {
+        const vexi_range *range = &get->ranges[i];
+        if (range->size > UINT64_MAX - range->offset) {
+            return vexi_fail(err, VEX_CORRUPT, "%s: a range of %zu bytes at %llu is not possible",
+                             get->name, range->size, (unsigned long long)range->offset);
+        }
+        r->sorted_count += range->size > 0 ? 1 : 0;
+    }
+    if (r->sorted_count == 0) {
+        return VEX_OK;
+    }
+    r->sorted = vexi_alloc_array(store->base.env, r->sorted_count, sizeof *r->sorted);
+    if (r->sorted == NULL) {
+        return vexi_no_memory(err, r->sorted_count * sizeof *r->sorted);
+    }
+    size_t next = 0;
+    for (size_t i = 0; i < get->count; i++) {
+        if (get->ranges[i].size > 0) {
+            r->sorted[next++] = get->ranges[i];
+        }
+    }
+    vexi_s3_sort_ranges(r->sorted, r->sorted_count);
+    return VEX_OK;
+}
+
+static void reading_deinit(vexi_s3_store *store, reading *r) {
+    vexi_free(store->base.env, r->spans);
+    vexi_free(store->base.env, r->sorted);
+    vexi_buffer_deinit(&r->path);
+}
+
+static int compare_gaps(const void *a, const void *b) {
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+/* The gap below which ranges are joined so that `request_max` requests do: the store's own, or
+ * more. Each object takes one request at least. */
+static vex_status gap_of(const vexi_s3_store *store, const reading *readings, size_t count,
+                         size_t request_max, size_t *out, vex_error *err) {
+    size_t gap_size = settings_of(store)->gap_size_max;
+    size_t most = 0, objects = 0;
+    *out = gap_size;
+    for (size_t i = 0; i < count; i++) {
+        most += readings[i].sorted_count;
+        objects += readings[i].sorted_count > 0 ? 1 : 0;
+    }
+    if (request_max == 0 || most <= request_max) {
+        return VEX_OK;
+    }
+    uint64_t *gaps = vexi_alloc_array(store->base.env, most, sizeof *gaps);
+    if (gaps == NULL) {
+        return vexi_no_memory(err, most * sizeof *gaps);
+    }
+    size_t gap_count = 0; /* between spans, were none of them joined beyond the store's own gap */
+    for (size_t i = 0; i < count; i++) {
+        const vexi_range *sorted = readings[i].sorted;
+        uint64_t end = 0;
+        for (size_t r = 0; r < readings[i].sorted_count; r++) {
+            if (r > 0 && sorted[r].offset > end && sorted[r].offset - end >= gap_size) {
+                gaps[gap_count++] = sorted[r].offset - end;
+            }
+            uint64_t other = sorted[r].offset + sorted[r].size;
+            end = other > end ? other : end;
+        }
+    }
+    size_t kept = request_max > objects ? request_max - objects : 0;
+    if (gap_count > kept) {
+        qsort(gaps, gap_count, sizeof *gaps, compare_gaps);
+        *out = (size_t)gaps[gap_count - kept - 1] + 1;
+    }
+    vexi_free(store->base.env, gaps);
+    return VEX_OK;
+}
+
+/* Run the requests of all readings that have none that agree yet. */
+static vex_status readings_run(vexi_s3_store *store, reading *readings, size_t count,
+                               vexi_s3_call *calls, vexi_read_cost *cost, size_t *failed,
+                               vex_error *err) {
+    size_t call_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        reading *r = &readings[i];
+        r->calls = calls + call_count;
+        for (size_t s = 0; s < r->span_count && !r->agrees; s++) {
+            const vexi_s3_span *span = &r->spans[s];
+            vexi_s3_call *call = &calls[call_count++];
+            *call = call_of(VEXI_S3_GET, "GET", r->get->name, &r->path);
+            call->sink = VEXI_S3_SINK_RANGES;
+            call->is_ranged = true;
+            call->start = span->start;
+            call->end = span->end;
+            call->ranges = r->sorted + span->first;
+            call->range_count = span->count;
+            cost->bytes += span->end - span->start;
+        }
+    }
+    cost->requests += call_count;
+    cost->steps++;
+    vex_status status = vexi_s3_run(store->client, calls, call_count, err);
+    for (size_t i = 0; i < count; i++) {
+        reading *r = &readings[i];
+        if (r->agrees || r->span_count == 0) {
+            continue;
+        }
+        r->agrees = answers_agree(r->calls, r->span_count, &r->size);
+        for (size_t s = 0; s < r->span_count; s++) {
+            if (r->calls[s].status == status && status != VEX_OK && *failed == SIZE_MAX) {
+                *failed = i;
+            }
+            vexi_s3_call_deinit(store->client, &r->calls[s]);
+        }
+    }
+    return status;
+}
+
+/* Twice where an object was replaced between two of its requests. */
+static vex_status readings_fetch(vexi_s3_store *store, reading *readings, size_t count,
+                                 size_t span_count, vexi_read_cost *cost, size_t *failed,
+                                 vex_error *err) {
     vexi_s3_call *calls = vexi_alloc_array(store->base.env, span_count, sizeof *calls);
     if (calls == NULL) {
         return vexi_no_memory(err, span_count * sizeof *calls);
     }
     vex_status status = VEX_OK;
-    bool agree = false;
-    for (int round = 0; round < 2 && status == VEX_OK && !agree; round++) {
-        for (size_t i = 0; i < span_count; i++) {
-            calls[i] = call_of(VEXI_S3_GET, "GET", name, path);
-            calls[i].sink = VEXI_S3_SINK_RANGES;
-            calls[i].is_ranged = true;
-            calls[i].start = spans[i].start;
-            calls[i].end = spans[i].end;
-            calls[i].ranges = sorted + spans[i].first;
-            calls[i].range_count = spans[i].count;
-        }
-        status = vexi_s3_run(store->client, calls, span_count, err);
-        agree = answers_agree(calls, span_count, size);
-        for (size_t i = 0; i < span_count; i++) {
-            vexi_s3_call_deinit(store->client, &calls[i]);
+    bool again = true;
+    for (int round = 0; round < 2 && status == VEX_OK && again; round++) {
+        status = readings_run(store, readings, count, calls, cost, failed, err);
+        again = false;
+        for (size_t i = 0; i < count && status == VEX_OK; i++) {
+            again = again || (readings[i].span_count > 0 && !readings[i].agrees);
         }
     }
-    if (status == VEX_OK && !agree) {
-        status = vexi_fail(err, VEX_CONFLICT, "%s was replaced while it was read", name);
+    for (size_t i = 0; i < count && status == VEX_OK && again; i++) {
+        if (readings[i].span_count > 0 && !readings[i].agrees) {
+            *failed = i;
+            status = vexi_fail(err, VEX_CONFLICT, "%s was replaced while it was read",
+                               readings[i].get->name);
+        }
     }
     vexi_free(store->base.env, calls);
     return status;
 }
 
-static vex_status get(vexi_s3_store *store, const char *name, const vexi_buffer *path,
-                      const vexi_range *ranges, size_t count, vex_error *err) {
+/* What the answers told of the sizes holds for ranges of no bytes too. */
+static vex_status reading_finish(vexi_s3_store *store, const reading *r, vexi_read_cost *cost,
+                                 vex_error *err) {
+    const vexi_store_read *get = r->get;
+    if (r->span_count == 0) {
+        cost->steps++;
+        cost->requests++;
+        return get_nothing(store, get->name, &r->path, get->ranges, get->count, err);
+    }
+    for (size_t i = 0; i < get->count; i++) {
+        if (get->ranges[i].offset > r->size) {
+            return outside(get->name, &get->ranges[i], r->size, err);
+        }
+    }
+    return VEX_OK;
+}
+
+static vex_status get_many(vexi_s3_store *store, const vexi_store_read *gets, size_t count,
+                           size_t request_max, vexi_read_cost *cost, size_t *failed,
+                           vex_error *err) {
     const vexi_env *env = store->base.env;
     const vexi_s3_settings *settings = settings_of(store);
-    size_t sorted_count = 0;
+    size_t at = SIZE_MAX, begun = 0, span_count = 0, gap_size;
+    vex_status status = VEX_OK;
+    reading *readings = vexi_alloc_array(env, count, sizeof *readings);
+    if (readings == NULL) {
+        return vexi_no_memory(err, count * sizeof *readings);
+    }
+    for (; begun < count && status == VEX_OK; begun++) {
+        at = begun;
+        status = reading_init(store, &gets[begun], &readings[begun], err);
+    }
+    VEX_TRY_GOTO(status, done, status);
+    VEX_TRY_GOTO(status, done, gap_of(store, readings, count, request_max, &gap_size, err));
     for (size_t i = 0; i < count; i++) {
-        if (ranges[i].size > UINT64_MAX - ranges[i].offset) {
-            return vexi_fail(err, VEX_CORRUPT, "%s: a range of %zu bytes at %llu is not possible",
-                             name, ranges[i].size, (unsigned long long)ranges[i].offset);
+        reading *r = &readings[i];
+        if (r->sorted_count > 0) {
+            VEX_TRY_GOTO(status, done,
+                         vexi_s3_plan(env, r->sorted, r->sorted_count, gap_size,
+                                      settings->part_size, &r->spans, &r->span_count, err));
+            span_count += r->span_count;
         }
-        sorted_count += ranges[i].size > 0 ? 1 : 0;
     }
-    if (sorted_count == 0) {
-        return get_nothing(store, name, path, ranges, count, err);
+    at = SIZE_MAX;
+    if (span_count > 0) {
+        VEX_TRY_GOTO(status, done,
+                     readings_fetch(store, readings, count, span_count, cost, &at, err));
     }
-    vexi_range *sorted = vexi_alloc_array(env, sorted_count, sizeof *sorted);
-    if (sorted == NULL) {
-        return vexi_no_memory(err, sorted_count * sizeof *sorted);
-    }
-    size_t next = 0;
     for (size_t i = 0; i < count; i++) {
-        if (ranges[i].size > 0) {
-            sorted[next++] = ranges[i];
-        }
+        at = i;
+        VEX_TRY_GOTO(status, done, reading_finish(store, &readings[i], cost, err));
     }
-    vexi_s3_sort_ranges(sorted, sorted_count);
-    vexi_s3_span *spans = NULL;
-    size_t span_count = 0;
-    uint64_t size = 0;
-    vex_status status = vexi_s3_plan(env, sorted, sorted_count, settings->gap_size_max,
-                                     settings->part_size, &spans, &span_count, err);
-    if (status == VEX_OK) {
-        status = get_spans(store, name, path, sorted, spans, span_count, &size, err);
+done:
+    *failed = at == SIZE_MAX ? 0 : at;
+    for (size_t i = 0; i < begun; i++) {
+        reading_deinit(store, &readings[i]);
     }
-    for (size_t i = 0; status == VEX_OK && i < count; i++) {
-        if (ranges[i].offset > size) { /* one of no bytes; the others were checked */
-            status = outside(name, &ranges[i], size, err);
-        }
-    }
-    vexi_free(env, spans);
-    vexi_free(env, sorted);
+    vexi_free(env, readings);
     return status;
+}
+
+static vex_status get(vexi_s3_store *store, const char *name, const vexi_range *ranges,
+                      size_t count, vex_error *err) {
+    vexi_store_read one = {.name = name, .ranges = ranges, .count = count};
+    vexi_read_cost cost = {0};
+    size_t failed;
+    return get_many(store, &one, 1, 0, &cost, &failed, err);
 }
 
 static vex_status s3_get(vexi_store *base, const char *name, const vexi_range *ranges, size_t count,
                          vex_error *err) {
     vexi_s3_store *store = self_of(base);
-    vexi_buffer path;
-    vex_status status = enter(store, name, &path, err);
-    if (status == VEX_OK) {
-        status = get(store, name, &path, ranges, count, err);
-    }
-    leave(store, &path);
+    vexi_s3_client_enter(store->client);
+    vex_status status = get(store, name, ranges, count, err);
+    vexi_s3_client_leave(store->client);
+    return status;
+}
+
+static vex_status s3_get_many(vexi_store *base, const vexi_store_read *gets, size_t count,
+                              size_t request_max, vexi_read_cost *cost, size_t *failed,
+                              vex_error *err) {
+    vexi_s3_store *store = self_of(base);
+    vexi_s3_client_enter(store->client);
+    vex_status status = get_many(store, gets, count, request_max, cost, failed, err);
+    vexi_s3_client_leave(store->client);
     return status;
 }
 
@@ -285,7 +447,7 @@ static vex_status finish_all(vexi_s3_store *store, const char *name, const vexi_
     }
     if (have < size) {
         vexi_range rest = {.offset = have, .size = (size_t)size - have, .target = data + have};
-        VEX_TRY(get(store, name, path, &rest, 1, err));
+        VEX_TRY(get(store, name, &rest, 1, err));
         vexi_s3_answer now;
         VEX_TRY(head(store, name, path, &now, err));
         if (now.total_size != size || strcmp(now.etag, answer->etag) != 0) {
@@ -370,8 +532,8 @@ static vex_status s3_put(vexi_store *base, const char *name, const vexi_span *pa
 typedef enum presence { PRESENCE_UNKNOWN, PRESENCE_NONE, PRESENCE_OURS, PRESENCE_OTHER } presence;
 
 /* Whether the object's bytes are `parts`. */
-static presence compare_bytes(vexi_s3_store *store, const char *name, const vexi_buffer *path,
-                              const vexi_span *parts, size_t count, uint64_t size) {
+static presence compare_bytes(vexi_s3_store *store, const char *name, const vexi_span *parts,
+                              size_t count, uint64_t size) {
     if (size == 0) {
         return PRESENCE_OURS;
     }
@@ -381,7 +543,7 @@ static presence compare_bytes(vexi_s3_store *store, const char *name, const vexi
     }
     vexi_range range = {.size = (size_t)size, .target = data};
     presence found = PRESENCE_UNKNOWN;
-    if (get(store, name, path, &range, 1, NULL) == VEX_OK) {
+    if (get(store, name, &range, 1, NULL) == VEX_OK) {
         found = PRESENCE_OURS;
         size_t offset = 0;
         for (size_t i = 0; i < count; offset += parts[i].size, i++) {
@@ -409,7 +571,7 @@ static presence look(vexi_s3_store *store, const char *name, const vexi_buffer *
     if (answer.total_size != size || !is_doubtful) {
         return PRESENCE_OTHER;
     }
-    return compare_bytes(store, name, path, parts, count, size);
+    return compare_bytes(store, name, parts, count, size);
 }
 
 /* One request. *hidden: it was refused for an object that the server does not show, and ours is
@@ -703,6 +865,7 @@ static void s3_destroy(vexi_store *base) {
 
 static const vexi_store_ops s3_ops = {.flags = 0,
                                       .get = s3_get,
+                                      .get_many = s3_get_many,
                                       .put = s3_put,
                                       .put_if_absent = s3_put_if_absent,
                                       .list = s3_list,

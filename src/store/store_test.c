@@ -361,23 +361,74 @@ static void body_object(vexi_store *store) {
     CHECK_OK(vexi_object_open(store, "o/1", 10, &object, &err));
     CHECK(strcmp(object.name, "o/1") == 0);
     vexi_piece pieces[] = {{.offset = 8, .size = 2}, {.offset = 10}, {.offset = 0, .size = 3}};
-    CHECK_OK(vexi_object_fetch(&object, pieces, 3, &arena, &err));
+    CHECK_OK(vexi_object_fetch(&object, pieces, 3, &arena, NULL, &err));
     CHECK(memcmp(pieces[0].data, "89", 2) == 0);
     CHECK(pieces[1].data != NULL);
     CHECK(memcmp(pieces[2].data, "012", 3) == 0);
-    CHECK_OK(vexi_object_fetch(&object, pieces, 0, &arena, &err));
+    CHECK_OK(vexi_object_fetch(&object, pieces, 0, &arena, NULL, &err));
     pieces[2] = (vexi_piece){.offset = 9, .size = 2};
-    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, NULL, &err));
     pieces[2] = (vexi_piece){.offset = UINT64_MAX, .size = 2};
-    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, NULL, &err));
     pieces[2] = (vexi_piece){.offset = 5, .size = SIZE_MAX};
-    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, pieces, 3, &arena, NULL, &err));
     vexi_object_close(&object);
     vexi_object_close(&object);
     CHECK_OK(vexi_object_open(store, "o/0", 0, &object, &err));
-    CHECK_OK(vexi_object_fetch(&object, &(vexi_piece){0}, 1, &arena, &err));
+    CHECK_OK(vexi_object_fetch(&object, &(vexi_piece){0}, 1, &arena, NULL, &err));
     vexi_object_close(&object);
     vexi_arena_deinit(&arena);
+}
+
+/* Ranges of several objects in one step. */
+static void body_get_many(vexi_store *store) {
+    enum { OBJECTS = 5, SIZE = 5000, RANGES = 40 };
+    static char text[OBJECTS][SIZE + 1], got[OBJECTS][RANGES][64];
+    static vexi_range ranges[OBJECTS][RANGES];
+    vexi_store_read gets[OBJECTS];
+    char names[OBJECTS][16];
+    uint64_t random = vex_test_seed(5);
+    for (size_t i = 0; i < OBJECTS; i++) {
+        for (size_t at = 0; at < SIZE; at++) {
+            text[i][at] = (char)('a' + vexi_random_next(&random) % 26);
+        }
+        (void)snprintf(names[i], sizeof names[i], "m/%zu", i);
+        put_text(store, names[i], text[i]);
+        for (size_t r = 0; r < RANGES; r++) {
+            size_t size = vexi_random_next(&random) % 64;
+            ranges[i][r] = (vexi_range){.offset = vexi_random_next(&random) % (SIZE - size),
+                                        .size = size,
+                                        .target = (uint8_t *)got[i][r]};
+        }
+        gets[i] = (vexi_store_read){.name = names[i], .ranges = ranges[i], .count = RANGES};
+    }
+    for (size_t request_max = 0; request_max < 3 * OBJECTS; request_max += OBJECTS) {
+        vexi_read_cost cost = {0};
+        size_t failed = 77;
+        memset(got, 0, sizeof got);
+        CHECK_OK(vexi_store_get_many(store, gets, OBJECTS, request_max, &cost, &failed, &err));
+        for (size_t i = 0; i < OBJECTS; i++) {
+            for (size_t r = 0; r < RANGES; r++) {
+                CHECK(memcmp(got[i][r], text[i] + ranges[i][r].offset, ranges[i][r].size) == 0);
+            }
+        }
+        CHECK_EQ(cost.steps, 1);
+        CHECK(cost.requests >= 1 && cost.bytes > 0);
+        CHECK(request_max == 0 || cost.requests <= request_max);
+    }
+    CHECK_OK(vexi_store_get_many(store, gets, 0, 0, NULL, NULL, &err));
+    CHECK_OK(vexi_store_get_many(store, gets, 1, 0, NULL, NULL, &err));
+    size_t failed = 0;
+    gets[3].name = "m/absent";
+    CHECK_FAILS(VEX_NOT_FOUND, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
+    CHECK_EQ(failed, 3);
+    gets[3].name = "../m";
+    CHECK_FAILS(VEX_INVALID, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
+    CHECK_EQ(failed, 3);
+    gets[3].name = names[3];
+    ranges[1][7] = (vexi_range){.offset = SIZE - 3, .size = 4, .target = (uint8_t *)got};
+    CHECK_FAILS(VEX_CORRUPT, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
+    CHECK_EQ(failed, 1);
 }
 
 static void body_log(vexi_store *store) {
@@ -650,6 +701,14 @@ static void failing_release(void *context, void *pointer) {
     vex_test_env()->release(vex_test_env()->context, pointer);
 }
 
+static void one_by_one(void *context, size_t count, void (*function)(void *argument, size_t i),
+                       void *argument) {
+    (void)context;
+    for (size_t i = 0; i < count; i++) {
+        function(argument, i);
+    }
+}
+
 static int64_t fixed_wall_us(void *context) {
     (void)context;
     return 1;
@@ -687,10 +746,19 @@ static void use_store(vexi_store *store, const vexi_env *env) {
     vexi_object object;
     if (put && worked(vexi_object_open(store, "a/b/c", 10, &object, NULL))) {
         vexi_piece piece = {.offset = 5, .size = 5};
-        if (worked(vexi_object_fetch(&object, &piece, 1, &arena, NULL))) {
+        if (worked(vexi_object_fetch(&object, &piece, 1, &arena, NULL, NULL))) {
             CHECK(memcmp(piece.data, "bytes", 5) == 0);
         }
         vexi_object_close(&object);
+    }
+    if (put && absent) {
+        uint8_t bytes[2][4];
+        vexi_range ranges[2] = {{.offset = 1, .size = 4, .target = bytes[0]},
+                                {.offset = 6, .size = 4, .target = bytes[1]}};
+        vexi_store_read reads[2] = {{"a/b/c", &ranges[0], 1}, {"a/d", &ranges[1], 1}};
+        if (worked(vexi_store_get_many(store, reads, 2, 1, NULL, NULL, NULL))) {
+            CHECK(memcmp(bytes, "ome ytes", 8) == 0);
+        }
     }
     vexi_span all;
     if (absent && worked(vexi_store_get_all(store, "a/d", 100, &arena, &all, NULL))) {
@@ -710,6 +778,7 @@ TEST(allocations_fail) {
             self.env.context = &self;
             self.env.allocate = failing_allocate;
             self.env.release = failing_release;
+            self.env.parallel = one_by_one;
             self.env.wall_us = fixed_wall_us;
             self.env.random_fill = fixed_random;
             vexi_disk *disk = NULL;
@@ -767,6 +836,7 @@ TEST(bodies) {
     run_body("remove_many", body_remove_many, 0);
     run_body("map", body_map, VEXI_STORE_CAN_MAP);
     run_body("object", body_object, 0);
+    run_body("get_many", body_get_many, 0);
     run_body("log", body_log, VEXI_STORE_CAN_LOG);
     run_body("lock", body_lock, VEXI_STORE_CAN_LOCK);
     run_body("hostile_names", body_hostile_names, 0);

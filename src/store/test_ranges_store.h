@@ -9,7 +9,8 @@
 typedef struct vex_test_ranges {
     vexi_store base;
     vexi_store *inner;   /* borrowed */
-    uint64_t call_count; /* atomic */
+    uint64_t call_count; /* atomic: requests */
+    uint64_t trip_count; /* atomic: get_many calls, of which each is one step */
     uint64_t range_count;
     uint64_t byte_count;
     int fails;   /* atomic: calls fail with VEX_IO */
@@ -38,6 +39,28 @@ static inline vex_status vex_test_ranges_get(vexi_store *base, const char *name,
     if (left > 0 && count > 0 && ranges[0].size > 0) {
         __atomic_store_n(&self->damages, left - 1, __ATOMIC_RELAXED);
         ranges[0].target[ranges[0].size / 2] ^= 4;
+    }
+    return VEX_OK;
+}
+
+/* One trip for all. */
+static inline vex_status vex_test_ranges_get_many(vexi_store *base, const vexi_store_read *gets,
+                                                  size_t count, size_t request_max,
+                                                  vexi_read_cost *cost, size_t *failed,
+                                                  vex_error *err) {
+    vex_test_ranges *self = (vex_test_ranges *)base;
+    (void)request_max;
+    VEX_TRY(vex_test_ranges_begin(base, gets[0].name, err));
+    __atomic_add_fetch(&self->call_count, (uint64_t)-1, __ATOMIC_RELAXED); /* each get counts one */
+    __atomic_add_fetch(&self->trip_count, 1, __ATOMIC_RELAXED);
+    cost->steps++;
+    for (size_t i = 0; i < count; i++) {
+        *failed = i;
+        VEX_TRY(vex_test_ranges_get(base, gets[i].name, gets[i].ranges, gets[i].count, err));
+        cost->requests++;
+        for (size_t r = 0; r < gets[i].count; r++) {
+            cost->bytes += gets[i].ranges[r].size;
+        }
     }
     return VEX_OK;
 }
@@ -71,6 +94,7 @@ static inline void vex_test_ranges_destroy(vexi_store *base) {
 static inline vex_test_ranges *vex_test_ranges_create(const vexi_env *env, vexi_store *inner) {
     static const vexi_store_ops ops = {
         .get = vex_test_ranges_get,
+        .get_many = vex_test_ranges_get_many,
         .list = vex_test_ranges_list,
         .get_all = vex_test_ranges_get_all,
         .size = vex_test_ranges_size,

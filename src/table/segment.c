@@ -46,7 +46,7 @@ vex_status vexi_segment_object_bytes(vexi_object *object, vexi_arena *arena, vex
         return VEX_OK;
     }
     vexi_piece piece = {.offset = 0, .size = (size_t)object->size_bytes};
-    VEX_TRY(vexi_object_fetch(object, &piece, 1, arena, err));
+    VEX_TRY(vexi_object_fetch(object, &piece, 1, arena, NULL, err));
     *out = vexi_span_of(piece.data, piece.size);
     return VEX_OK;
 }
@@ -82,7 +82,7 @@ static void codes_check(vexi_segment *segment, const vexi_schema *schema) {
 
 static vex_status index_fetch(void *context, vexi_piece *pieces, size_t count, vexi_arena *arena,
                               vex_error *err) {
-    return vexi_object_fetch(context, pieces, count, arena, err);
+    return vexi_object_fetch(context, pieces, count, arena, NULL, err);
 }
 
 static void index_distrust(void *context) {
@@ -110,7 +110,7 @@ static vex_status index_bytes(vexi_segment *segment, uint32_t head_size, vexi_sp
     vexi_arena_init(&arena, env);
     size_t head = head_size < HEAD_LEAST ? HEAD_LEAST : head_size;
     vexi_piece piece = {.offset = 0, .size = head < size ? head : size};
-    vex_status status = vexi_object_fetch(object, &piece, 1, &arena, err);
+    vex_status status = vexi_object_fetch(object, &piece, 1, &arena, NULL, err);
     if (status == VEX_OK) {
         memcpy(segment->index_bytes, piece.data, piece.size);
     }

@@ -286,7 +286,7 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
             left -= rows;
         }
     }
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, n, arena, err));
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, n, arena, NULL, err));
     VEX_TRY(runs_need(segment, out, n, arena, err));
     for (size_t i = 0; i < n; i++) {
         out[i].vectors = pieces[i].data;
@@ -339,7 +339,7 @@ static vex_status vectors_fetch(vexi_segment *segment, const uint64_t *rows, siz
         pieces[i] = (vexi_piece){.offset = vector_offset(segment, rows[i]),
                                  .size = (size_t)segment->dimension * sizeof(float)};
     }
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, count, arena, err));
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, count, arena, NULL, err));
     for (size_t i = 0; i < count; i++) {
         out[i] = pieces[i].data;
     }
@@ -490,7 +490,7 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
     size_t piece_count = 0;
     VEX_TRY(vexi_segment_plan(layout, columns, column_count, rows, row_count, arena, &pieces,
                               &piece_count, err));
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, err));
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, NULL, err));
     /* Decoding allocates, so it cannot run inside a guard: a file that was cut is met here. */
     touch_job touch = {.pieces = pieces, .piece_count = piece_count};
     VEX_TRY(vexi_guard_run(touch_guarded, &touch, segment->object_name, err));
