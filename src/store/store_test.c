@@ -347,10 +347,10 @@ static void body_object(vexi_store *store) {
     } else { /* nothing is asked before the first read */
         vexi_piece first = {.offset = 0, .size = 3}, last = {.offset = 10, .size = 1};
         CHECK_OK(vexi_object_open(store, "o/2", 10, &object, &err));
-        CHECK_FAILS(VEX_NOT_FOUND, vexi_object_fetch(&object, &first, 1, &arena, &err));
+        CHECK_FAILS(VEX_NOT_FOUND, vexi_object_fetch(&object, &first, 1, &arena, NULL, &err));
         vexi_object_close(&object);
         CHECK_OK(vexi_object_open(store, "o/1", 11, &object, &err));
-        CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, &last, 1, &arena, &err));
+        CHECK_FAILS(VEX_CORRUPT, vexi_object_fetch(&object, &last, 1, &arena, NULL, &err));
         vexi_object_close(&object);
         CHECK_OK(vexi_object_open(store, "o/1", 10, &object, &err));
         vexi_object_close(&object);
