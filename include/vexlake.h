@@ -346,9 +346,17 @@ typedef struct vex_collection_info {
     char last_error[256]; /* of background work, empty if none                            */
     vex_column_info columns[VEX_COLUMNS_MAX];
     uint64_t memtable_age_ns; /* of the oldest row not yet in a segment; 0: there is none */
+    bool is_written_here;     /* this node may write it without asking: always but on s3:// */
+    uint64_t follow_age_ns;   /* s3://, written elsewhere: since this node knew the newest rows; 0:
+                                 never asked for, or written here */
 } vex_collection_info;
 
-/* Describe a collection. VEX_NOT_FOUND if there is none. */
+/* On s3://: take over what other nodes wrote up to now, which calls without `consistent` see within
+ * the refresh interval. Elsewhere it does nothing. VEX_NOT_FOUND, VEX_IO. */
+VEX_API VEX_MUST_USE vex_status vex_collection_refresh(vex_lake *lake, vex_string name,
+                                                       vex_error *err);
+
+/* Describe a collection, as it is known here. VEX_NOT_FOUND if there is none. */
 VEX_API VEX_MUST_USE vex_status vex_collection_describe(vex_lake *lake, vex_string name,
                                                         vex_collection_info *out, vex_error *err);
 

@@ -109,6 +109,14 @@ done:
     return status;
 }
 
+vex_status vex_collection_refresh(vex_lake *lake, vex_string name, vex_error *err) {
+    vexi_table *table;
+    VEX_TRY(vexi_api_table(lake, name, &table, err));
+    vex_status status = vexi_table_follow(table, true, err);
+    vexi_table_release(table);
+    return status;
+}
+
 vex_status vex_collection_describe(vex_lake *lake, vex_string name, vex_collection_info *out,
                                    vex_error *err) {
     vexi_table *table;

@@ -59,6 +59,7 @@ static vex_status read_query(const vexi_cli_arguments *arguments, vex_search_opt
     options->columns = columns;
     options->exact = vexi_cli_flag(arguments, "exact");
     options->partial = vexi_cli_flag(arguments, "partial");
+    options->consistent = vexi_cli_flag(arguments, "consistent");
     return VEX_OK;
 }
 
@@ -111,6 +112,7 @@ static const vexi_cli_option options[] = {
     {"ef", 0, false, "N", "beam in segments with a graph, instead of --recall"},
     {"exact", 0, false, NULL, "compare every row"},
     {"partial", 0, false, NULL, "leave out damaged segments instead of failing"},
+    {"consistent", 0, false, NULL, "see what other nodes wrote up to now"},
     {"json", 0, false, NULL, "print a JSON object per row"},
     {"stats", 0, false, NULL, "tell on stderr what the search did"},
     VEXI_CLI_S3_OPTIONS,

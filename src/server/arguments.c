@@ -208,6 +208,8 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
             out->exact = true;
         } else if (vexi_word_is(arguments[i], "PARTIAL")) {
             out->partial = true;
+        } else if (vexi_word_is(arguments[i], "CONSISTENT")) {
+            out->consistent = true;
         } else if (vexi_word_is(arguments[i], "WITHVECTORS")) {
             out->with_vectors = true;
         } else if (vexi_word_is(arguments[i], "RAW")) {
@@ -259,7 +261,8 @@ bool vexi_get_same(const vexi_get_arguments *a, const vexi_get_arguments *b) {
 bool vexi_search_same(const vexi_search_arguments *a, const vexi_search_arguments *b) {
     return a->by_id == b->by_id && a->k == b->k && a->nprobe == b->nprobe && a->ef == b->ef &&
            !(a->recall < b->recall || a->recall > b->recall) && a->exact == b->exact &&
-           a->partial == b->partial && a->with_vectors == b->with_vectors && a->raw == b->raw &&
+           a->partial == b->partial && a->consistent == b->consistent &&
+           a->with_vectors == b->with_vectors && a->raw == b->raw &&
            vexi_string_equal(a->collection, b->collection) &&
            same_columns(a->columns, a->column_count, b->columns, b->column_count);
 }

@@ -60,6 +60,7 @@ typedef struct vexi_search_arguments {
     bool by_id;
     bool exact;
     bool partial;
+    bool consistent;
     bool with_vectors;
     bool raw;
 } vexi_search_arguments;

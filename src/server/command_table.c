@@ -5,8 +5,8 @@
 
 static const vexi_command table[] = {
     {"vsearch", -3, VEXI_KIND_SEARCH, NULL, false, "vector",
-     "vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [RETURN n column ...] "
-     "[WITHVECTORS] [RAW] [IN collection]",
+     "vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [CONSISTENT] "
+     "[RETURN n column ...] [WITHVECTORS] [RAW] [IN collection]",
      "Find the k nearest rows of a vector, or of a stored row (ID), itself included.",
      "An array of rows, nearest first; a row is `[id, distance]`, or `[id, distance, map]` with "
      "RETURN or WITHVECTORS. Fewer than k rows if the collection has fewer.",
@@ -18,6 +18,8 @@ static const vexi_command table[] = {
      "- NPROBE n: posting lists to probe in each indexed segment, instead of RECALL; graphs are "
      "not used then. EF n: beam of the search in segments with a graph, instead of RECALL.\n"
      "- PARTIAL: leave out segments that are damaged instead of failing.\n"
+     "- CONSISTENT: on s3://, look for what other nodes have written before answering; without it "
+     "their rows are seen within the poll interval.\n"
      "- RETURN n column ...: columns to fetch for each row: `vector`, `attributes`, `payload` or a "
      "typed column. WITHVECTORS adds `vector`. RAW gives vectors as float32 blobs."},
     {"vset", -3, VEXI_KIND_PUT, NULL, false, "vector",

@@ -86,7 +86,10 @@ void vexi_command_vinfo(vexi_call *call) {
     vex_string name = call->argument_count == 2 ? call->arguments[1] : vexi_string_of("default");
     vex_collection_info info;
     vex_error err;
-    vex_status status = vex_collection_describe(call->server->lake, name, &info, &err);
+    vex_status status = vex_collection_refresh(call->server->lake, name, &err);
+    if (status == VEX_OK || status == VEX_IO) { /* else what is known */
+        status = vex_collection_describe(call->server->lake, name, &info, &err);
+    }
     if (status == VEX_NOT_FOUND) {
         vexi_resp_null(call->reply, call->protocol);
         return;
@@ -97,7 +100,7 @@ void vexi_command_vinfo(vexi_call *call) {
     }
     vexi_buffer *out = call->reply;
     /* Redis' names first, where they mean something here; then ours. */
-    vexi_resp_map(out, call->protocol, 25);
+    vexi_resp_map(out, call->protocol, 27);
     field_text(out, "quant-type", "f32");
     field_number(out, "vector-dim", info.dimension);
     field_number(out, "size", info.row_count);
@@ -128,6 +131,8 @@ void vexi_command_vinfo(vexi_call *call) {
     vexi_resp_bulk_text(out, "version");
     vexi_resp_integer(out, info.version);
     field_number(out, "flushes", info.flush_count);
+    field_number(out, "written-here", info.is_written_here ? 1 : 0);
+    field_number(out, "behind-ms", info.follow_age_ns / 1000000u);
     field_text(out, "last-error", info.last_error);
 }
 

@@ -120,6 +120,7 @@ typedef struct vexi_collection_sample {
     uint64_t memtable_row_count;
     uint64_t memtable_size_bytes;
     uint64_t memtable_age_ns;
+    uint64_t follow_age_ns;
     uint64_t segment_count;
     uint64_t segment_row_count;
     uint64_t segment_deleted_count;

@@ -42,6 +42,8 @@ static void add_sample(vexi_collection_sample *to, const vexi_collection_sample 
     to->memtable_size_bytes += from->memtable_size_bytes;
     to->memtable_age_ns =
         from->memtable_age_ns > to->memtable_age_ns ? from->memtable_age_ns : to->memtable_age_ns;
+    to->follow_age_ns =
+        from->follow_age_ns > to->follow_age_ns ? from->follow_age_ns : to->follow_age_ns;
     to->segment_count += from->segment_count;
     to->segment_row_count += from->segment_row_count;
     to->segment_deleted_count += from->segment_deleted_count;
@@ -63,6 +65,7 @@ static vexi_collection_sample sample_of(vex_string name, const vex_collection_in
         .memtable_row_count = info->memtable_row_count,
         .memtable_size_bytes = info->memtable_size_bytes,
         .memtable_age_ns = info->memtable_age_ns,
+        .follow_age_ns = info->follow_age_ns,
         .segment_count = info->segment_count,
         .segment_row_count = info->segment_row_count,
         .segment_deleted_count = info->segment_deleted_count,

@@ -52,7 +52,7 @@ static uint64_t key_of(const vexi_search_arguments *arguments) {
     key = mix(key, (uint64_t)arguments->ef << 32 | recall);
     key = mix(key, (arguments->by_id ? 1u : 0u) | (arguments->exact ? 2u : 0u) |
                        (arguments->partial ? 4u : 0u) | (arguments->with_vectors ? 8u : 0u) |
-                       (uint64_t)arguments->column_count << 4);
+                       (arguments->consistent ? 16u : 0u) | (uint64_t)arguments->column_count << 5);
     return key != 0 ? key : 1;
 }
 
@@ -294,7 +294,8 @@ static vex_status search(const search_query *queries, uint32_t count, vexi_arena
                                   .ef = first->ef,
                                   .recall = first->recall,
                                   .exact = first->exact,
-                                  .partial = first->partial};
+                                  .partial = first->partial,
+                                  .consistent = first->consistent};
     VEX_TRY(asked_columns(first, arena, &options.columns, &options.column_count, err));
     const float *vectors = queries[0].vector;
     uint32_t dimension = queries[0].dimension;

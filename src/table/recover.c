@@ -525,10 +525,33 @@ static vex_status read_log(recovery *r, vex_error *err) {
     return VEX_OK;
 }
 
+/* A lake that a server on a local disk writes, or that was copied from one, has that server's log:
+ * in a bucket it is read as on the disk. Its rows must not be missed by a node that writes. */
+static vex_status check_shared(recovery *r, vex_error *err) {
+    vexi_lake *lake = r->lake;
+    vexi_listing listing;
+    VEX_TRY(vexi_store_list(lake->core->store, wal_prefix, NULL, false, &r->arena, &listing, err));
+    bool local = false;
+    for (size_t i = 0; i < listing.count; i++) {
+        local = local || listing.entries[i].size_bytes > VEXI_WAL_HEADER_SIZE;
+    }
+    if (local && !lake->config.read_only) {
+        return vexi_fail(
+            err, VEX_UNSUPPORTED,
+            "the lake has the log of a server on a local disk (.vexlake/wal): stop that "
+            "server, which flushes, and remove .vexlake/wal; or open it read-only");
+    }
+    lake->config.shared = !local;
+    return VEX_OK;
+}
+
 static vex_status recover_once(recovery *r, bool *again, vex_error *err) {
     bool read_only = r->lake->config.read_only;
     *again = false;
     VEX_TRY(check_format(r, err));
+    if (r->lake->config.shared) {
+        VEX_TRY(check_shared(r, err));
+    }
     VEX_TRY(load_tables(r, err));
     if (r->lake->config.shared) {
         /* The logs of collections are read when somebody asks them (lake_follow.c). */

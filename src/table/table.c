@@ -166,6 +166,13 @@ vex_status vexi_table_describe(vexi_table *table, vex_collection_info *out, vex_
     }
     vexi_view_release(view);
     memcpy(out->uuid, table->uuid, sizeof table->uuid);
+    out->is_written_here = table_owned(table);
+    if (!out->is_written_here && table->log != NULL &&
+        __atomic_load_n(&table->log->followed, __ATOMIC_ACQUIRE)) {
+        uint64_t now_ns = vexi_monotonic_ns(table->core->env);
+        uint64_t known_ns = __atomic_load_n(&table->log->followed_ns, __ATOMIC_RELAXED);
+        out->follow_age_ns = now_ns > known_ns ? now_ns - known_ns : 1;
+    }
     pthread_mutex_lock(&table->state_lock);
     out->version = table->version;
     out->flush_count = table->flush_count;
