@@ -36,8 +36,8 @@ typedef struct setting {
 
 static const setting table[] = {
     {"lake", SETTING_TEXT, AT(lake), "URI", "./lake", 0, 0, NULL,
-     "The lake: a folder, file://..., mem:// or, with read-only, s3://bucket/prefix. Keys for S3 "
-     "come from the AWS environment variables or the AWS files."},
+     "The lake: a folder, file://..., s3://bucket/prefix or mem://. Keys for S3 come from the AWS "
+     "environment variables or the AWS files."},
     {"endpoint", SETTING_TEXT, AT(s3_endpoint), "URL", "", 0, 0, NULL,
      "Of s3://: the server, e.g. http://127.0.0.1:8333. Empty: AWS_ENDPOINT_URL, the profile, "
      "AWS."},
