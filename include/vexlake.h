@@ -560,6 +560,59 @@ typedef struct vex_store_stats {
     uint64_t latency_buckets[VEX_LATENCY_BUCKETS];
 } vex_store_stats;
 
+/* Requests to an S3 server that are counted apart. name, text. */
+#define VEX_REQUEST_LIST(X)                             \
+    X(GET, "get")   /* bytes of an object          */   \
+    X(HEAD, "head") /* whether it is there, its size */ \
+    X(PUT, "put")                                       \
+    X(LIST, "list")                                     \
+    X(DELETE, "delete")                                 \
+    X(MULTIPART, "multipart") /* parts of an upload          */
+
+typedef enum vex_request {
+#define VEX_REQUEST_ENUM(name, text) VEX_REQUEST_##name,
+    VEX_REQUEST_LIST(VEX_REQUEST_ENUM)
+#undef VEX_REQUEST_ENUM
+        VEX_REQUEST_COUNT
+} vex_request;
+
+/* HTTP requests of one kind since the lake was opened, each attempt for itself. */
+typedef struct vex_request_stats {
+    uint64_t request_count;  /* sent, those below too */
+    uint64_t retry_count;    /* that repeat one that failed */
+    uint64_t hedge_count;    /* second ones beside a slow first */
+    uint64_t error_count;    /* that failed; 404 and 412 are answers */
+    uint64_t throttle_count; /* of them, answered "slow down" */
+    uint64_t sent_bytes;     /* of bodies */
+    uint64_t received_bytes;
+    uint64_t latency_ns;                           /* of those that were answered, all together */
+    uint64_t latency_buckets[VEX_LATENCY_BUCKETS]; /* as of vex_store_stats */
+} vex_request_stats;
+
+/* The cache of a lake on s3://. Reads count blocks of 64 KiB: each is answered by the memory, the
+ * folder or the store. */
+typedef struct vex_cache_stats {
+    uint64_t memory_read_count;
+    uint64_t memory_read_bytes; /* those that were asked for */
+    uint64_t disk_read_count;
+    uint64_t disk_read_bytes; /* of whole blocks, as below */
+    uint64_t store_read_count;
+    uint64_t store_read_bytes;
+    uint64_t shared_count;      /* reads that waited for the block of another one */
+    uint64_t passed_count;      /* reads of what is never cached */
+    uint64_t filled_bytes;      /* that came from what was written */
+    uint64_t distrusted_count;  /* objects forgotten because they failed a checksum */
+    uint64_t memory_size_bytes; /* now */
+    uint64_t memory_limit_bytes;
+    uint64_t memory_eviction_count;
+    uint64_t disk_size_bytes; /* now */
+    uint64_t disk_limit_bytes;
+    uint64_t disk_eviction_count;
+    uint64_t disk_written_bytes;
+    uint64_t disk_error_count;   /* failures of the folder's disk */
+    uint64_t disk_corrupt_count; /* blocks of the folder that failed their checksum */
+} vex_cache_stats;
+
 /* What vex_lake_describe tells. Set size to sizeof(vex_lake_stats). */
 typedef struct vex_lake_stats {
     size_t size;
@@ -572,6 +625,11 @@ typedef struct vex_lake_stats {
     uint64_t log_size_bytes;     /* of those */
     uint64_t log_unsynced_bytes; /* acknowledged and not yet synced (VEX_DURABILITY_INTERVAL) */
     bool log_failed; /* the last append or sync failed: the next write begins a new file first */
+    bool store_away; /* s3:// alone, as all below: the server does not answer, and what needs it
+                        fails at once */
+    uint64_t store_away_count; /* how often it went */
+    vex_cache_stats cache;
+    vex_request_stats requests[VEX_REQUEST_COUNT];
 } vex_lake_stats;
 
 /* Counters and gauges of the lake. Asks no storage. */
@@ -583,6 +641,9 @@ VEX_API VEX_MUST_USE vex_status vex_lake_probe(vex_lake *lake, vex_error *err);
 
 /* The operation's text, e.g. "get". Never NULL. */
 VEX_API const char *vex_store_operation_text(vex_store_operation operation);
+
+/* The request's text, e.g. "get". Never NULL. */
+VEX_API const char *vex_request_text(vex_request request);
 
 #ifdef __cplusplus
 }

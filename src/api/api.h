@@ -18,6 +18,9 @@ struct vex_lake {
 vex_status vexi_options_copy(const void *options, const char *type, void *out, size_t out_size,
                              vex_error *err);
 
+/* What an S3 store and the cache over it tell. The limits are the caller's. */
+void vexi_api_remote_stats(vexi_store *s3, vexi_store *cache, vex_lake_stats *out);
+
 /* A table by its collection's name; release it. */
 vex_status vexi_api_table(vex_lake *lake, vex_string name, vexi_table **out, vex_error *err);
 

@@ -38,6 +38,11 @@ typedef struct lake_keeper {
     _Atomic(vex_log_function) log; /* atomic; NULL once the lake is closed */
     void *log_context;             /* immutable */
     vexi_store_counters counters;  /* atomic */
+    /* Of a lake on S3, as long as it is open; immutable. */
+    vexi_store *s3;
+    vexi_store *cache;
+    uint64_t cache_memory_bytes;
+    uint64_t cache_disk_bytes;
 } lake_keeper;
 
 static void keeper_log(void *context, int level, const char *message) {
@@ -237,7 +242,14 @@ static vex_status cache_open(lake_keeper *keeper, const vex_lake_options *option
         config.disk = keeper->disk;
     }
     vex_status status = vexi_store_cache_create(keeper->env, store, &config, out, err);
-    return status == VEX_OK ? VEX_OK : vexi_prefix(err, status, "the cache folder");
+    if (status != VEX_OK) {
+        return vexi_prefix(err, status, "the cache folder");
+    }
+    keeper->s3 = store;
+    keeper->cache = *out;
+    keeper->cache_memory_bytes = config.memory_bytes;
+    keeper->cache_disk_bytes = config.folder != NULL ? config.disk_bytes : 0;
+    return VEX_OK;
 }
 
 /* Server, bucket and keys are tried here, so that what is wrong with them is told by one line. */
@@ -385,6 +397,11 @@ vex_status vex_lake_describe(vex_lake *lake, vex_lake_stats *out, vex_error *err
             to->latency_buckets[b] =
                 atomic_load_explicit(&counter->latency.buckets[b], memory_order_relaxed);
         }
+    }
+    if (keeper->cache != NULL) {
+        vexi_api_remote_stats(keeper->s3, keeper->cache, &stats);
+        stats.cache.memory_limit_bytes = keeper->cache_memory_bytes;
+        stats.cache.disk_limit_bytes = keeper->cache_disk_bytes;
     }
     vexi_lake_describe(lake->lake, &stats);
     /* Callers of an older header have room for less, those of a newer one keep their rest. */

@@ -318,6 +318,108 @@ static void page_store(const vex_lake_stats *stats, vexi_exposition *e) {
     }
 }
 
+/* ---- The cache and the S3 server --------------------------------------------------------------
+ */
+
+typedef struct remote_metric {
+    const char *name;
+    const char *label; /* NULL: a family of its own; else another value of the family before */
+    vexi_expose_type type;
+    const char *unit;
+    size_t offset; /* of a uint64_t: in vex_cache_stats, or in vex_request_stats */
+    const char *help;
+} remote_metric;
+
+#define CACHE(field)   offsetof(vex_cache_stats, field)
+#define REQUEST(field) offsetof(vex_request_stats, field)
+
+static const remote_metric cache_metrics[] = {
+    {"vexlake_cache_reads", "l1", VEXI_EXPOSE_COUNTER, "", CACHE(memory_read_count),
+     "Blocks that were read, by who had them: l1 is memory, l2 the folder, store the bucket."},
+    {NULL, "l2", VEXI_EXPOSE_COUNTER, "", CACHE(disk_read_count), NULL},
+    {NULL, "store", VEXI_EXPOSE_COUNTER, "", CACHE(store_read_count), NULL},
+    {"vexlake_cache_read_bytes", "l1", VEXI_EXPOSE_COUNTER, "bytes", CACHE(memory_read_bytes),
+     "Their bytes: of l1 those that were asked for, else of whole blocks."},
+    {NULL, "l2", VEXI_EXPOSE_COUNTER, "bytes", CACHE(disk_read_bytes), NULL},
+    {NULL, "store", VEXI_EXPOSE_COUNTER, "bytes", CACHE(store_read_bytes), NULL},
+    {"vexlake_cache_evictions", "l1", VEXI_EXPOSE_COUNTER, "", CACHE(memory_eviction_count),
+     "Blocks that left for want of room."},
+    {NULL, "l2", VEXI_EXPOSE_COUNTER, "", CACHE(disk_eviction_count), NULL},
+    {"vexlake_cache_used_bytes", "l1", VEXI_EXPOSE_GAUGE, "bytes", CACHE(memory_size_bytes),
+     "What is there."},
+    {NULL, "l2", VEXI_EXPOSE_GAUGE, "bytes", CACHE(disk_size_bytes), NULL},
+    {"vexlake_cache_limit_bytes", "l1", VEXI_EXPOSE_GAUGE, "bytes", CACHE(memory_limit_bytes),
+     "What there may be."},
+    {NULL, "l2", VEXI_EXPOSE_GAUGE, "bytes", CACHE(disk_limit_bytes), NULL},
+    {"vexlake_cache_shared_reads", NULL, VEXI_EXPOSE_COUNTER, "", CACHE(shared_count),
+     "Reads that waited for a block which another one was fetching."},
+    {"vexlake_cache_passed_reads", NULL, VEXI_EXPOSE_COUNTER, "", CACHE(passed_count),
+     "Reads of what is never cached: logs and claims."},
+    {"vexlake_cache_filled_bytes", NULL, VEXI_EXPOSE_COUNTER, "bytes", CACHE(filled_bytes),
+     "Cached because they were written here."},
+    {"vexlake_cache_written_bytes", NULL, VEXI_EXPOSE_COUNTER, "bytes", CACHE(disk_written_bytes),
+     "Written to the folder."},
+    {"vexlake_cache_disk_errors", NULL, VEXI_EXPOSE_COUNTER, "", CACHE(disk_error_count),
+     "Failures of the folder's disk; it rests for half a minute after one."},
+    {"vexlake_cache_disk_corrupt", NULL, VEXI_EXPOSE_COUNTER, "", CACHE(disk_corrupt_count),
+     "Blocks of the folder that did not match their checksum and were fetched anew."},
+    {"vexlake_cache_distrusted", NULL, VEXI_EXPOSE_COUNTER, "", CACHE(distrusted_count),
+     "Objects that were forgotten and read anew because they did not match their own checksums."},
+};
+
+static const remote_metric request_metrics[] = {
+    {"vexlake_s3_requests", NULL, VEXI_EXPOSE_COUNTER, "", REQUEST(request_count),
+     "HTTP requests that were sent, each attempt for itself."},
+    {"vexlake_s3_retries", NULL, VEXI_EXPOSE_COUNTER, "", REQUEST(retry_count),
+     "Of them, those that repeat one that failed."},
+    {"vexlake_s3_hedges", NULL, VEXI_EXPOSE_COUNTER, "", REQUEST(hedge_count),
+     "Of them, second ones beside a slow first."},
+    {"vexlake_s3_errors", NULL, VEXI_EXPOSE_COUNTER, "", REQUEST(error_count),
+     "Of them, those that failed; 404 and 412 are answers."},
+    {"vexlake_s3_throttled", NULL, VEXI_EXPOSE_COUNTER, "", REQUEST(throttle_count),
+     "Of those, answered slow down."},
+    {"vexlake_s3_sent_bytes", NULL, VEXI_EXPOSE_COUNTER, "bytes", REQUEST(sent_bytes),
+     "Sent in bodies."},
+    {"vexlake_s3_received_bytes", NULL, VEXI_EXPOSE_COUNTER, "bytes", REQUEST(received_bytes),
+     "Received in bodies."},
+};
+
+static uint64_t number_at(const void *stats, size_t offset) {
+    uint64_t value;
+    memcpy(&value, (const char *)stats + offset, sizeof value);
+    return value;
+}
+
+static void page_remote(const vex_lake_stats *stats, vexi_exposition *e) {
+    for (size_t i = 0; i < sizeof cache_metrics / sizeof cache_metrics[0]; i++) {
+        const remote_metric *m = &cache_metrics[i];
+        if (m->name != NULL) {
+            vexi_expose_family(e, m->name, m->type, m->unit, m->help);
+        }
+        vexi_expose_number(e, m->label != NULL ? label_text("level", m->label) : no_label,
+                           number_at(&stats->cache, m->offset));
+    }
+    for (size_t i = 0; i < sizeof request_metrics / sizeof request_metrics[0]; i++) {
+        const remote_metric *m = &request_metrics[i];
+        vexi_expose_family(e, m->name, m->type, m->unit, m->help);
+        for (int k = 0; k < VEX_REQUEST_COUNT; k++) {
+            vexi_expose_number(e, label_text("kind", vex_request_text((vex_request)k)),
+                               number_at(&stats->requests[k], m->offset));
+        }
+    }
+    vexi_expose_family(e, "vexlake_s3_request_duration_seconds", VEXI_EXPOSE_HISTOGRAM, "seconds",
+                       "Requests that were answered, from their start to the end of the answer.");
+    for (int k = 0; k < VEX_REQUEST_COUNT; k++) {
+        vexi_expose_histogram(e, label_text("kind", vex_request_text((vex_request)k)),
+                              stats->requests[k].latency_buckets, stats->requests[k].latency_ns);
+    }
+    one_number(e, "vexlake_s3_away", VEXI_EXPOSE_GAUGE, "",
+               "1: the server does not answer, and what needs it fails at once.",
+               stats->store_away ? 1 : 0);
+    one_number(e, "vexlake_s3_outages", VEXI_EXPOSE_COUNTER, "", "How often it went.",
+               stats->store_away_count);
+}
+
 static void page_lake(const vexi_server *server, const vexi_lake_sample *sample,
                       vexi_exposition *e) {
     const vex_lake_stats *stats = &sample->lake;
@@ -341,6 +443,7 @@ static void page_lake(const vexi_server *server, const vexi_lake_sample *sample,
     one_number(e, "vexlake_log_failed", VEXI_EXPOSE_GAUGE, "",
                "1: the last append to the log or sync of it failed.", stats->log_failed ? 1 : 0);
     page_store(stats, e);
+    page_remote(stats, e);
     uint64_t now_ns = vexi_monotonic_ns(server->env);
     one_duration(e, "vexlake_sample_age_seconds", VEXI_EXPOSE_GAUGE,
                  "Age of what is told of the lake; it grows while the lake does not answer.",

@@ -7,6 +7,9 @@
  * others. In this order nobody ever waits while others wait for him, so two readers that miss each
  * other's blocks cannot lock up.
  *
+ * get_many does the same for several objects: what is missing of all of them is one get_many of the
+ * inner store, one step.
+ *
  * A get larger than the window is done in several rounds: blocks being loaded come on top of the
  * memory budget, and a reader of a whole object must not bring all of it into memory at once.
  *
@@ -15,7 +18,7 @@
  * of its own would hide that and would have to decide what to drop when it is full. */
 #include "store/cache_internal.h"
 
-enum { WINDOW_COUNT_MIN = 16, WINDOW_COUNT_MAX = 1024, DISK_PARALLEL_MIN = 4, LEARN_TRIES = 3 };
+enum { WINDOW_COUNT_MIN = 128, WINDOW_COUNT_MAX = 1024, DISK_PARALLEL_MIN = 4, LEARN_TRIES = 3 };
 
 typedef struct cache_store {
     vexi_store base;
@@ -52,23 +55,33 @@ static cache_store *store_of(vexi_store *base) {
 /* A block that was not READY, and what is wanted of it. */
 typedef struct missing {
     vexi_cache_block *block; /* held */
+    size_t source;           /* whose it is */
     uint8_t *target;         /* NULL: nothing */
     size_t offset;
     size_t size;
     bool is_mine;
 } missing;
 
-/* One get, warm or pin. Its address is the owner of its loads. */
+/* An object that is read. */
+typedef struct source {
+    const char *name;
+    vexi_cache_ident ident;
+} source;
+
+/* One get, get_many, warm or pin. Its address is the owner of its loads. */
 typedef struct reading {
     cache_store *store;
-    const char *name;
-    uint64_t id;
-    uint64_t size_bytes;
+    const source *sources;
+    size_t source; /* that blocks are being found of */
+    size_t request_max;
+    vexi_read_cost *cost;
+    size_t failed; /* the source that a failure is about */
     bool has_targets;
     vexi_cache_pin *pin; /* NULL: nothing is pinned */
-    void *missing;       /* of struct missing */
+    void *missing;       /* of struct missing, in order of their sources */
     size_t missing_count;
     size_t missing_capacity;
+    size_t load_count; /* of them, those to be loaded here */
 } reading;
 
 static missing *missing_of(const reading *r) {
@@ -91,8 +104,10 @@ static void let_go(reading *r, vexi_cache_block *block) {
 typedef struct loading {
     reading *r;
     vexi_cache_block **blocks;
-    bool *found; /* on disk */
+    size_t *sources; /* of the blocks, ascending */
+    bool *found;     /* on disk */
     vexi_range *ranges;
+    vexi_store_read *reads;
     size_t count;
 } loading;
 
@@ -118,27 +133,46 @@ static void load_from_disk(loading *l) {
     size_t left = 0;
     for (size_t i = 0; i < l->count; i++) {
         if (!l->found[i]) {
+            l->sources[left] = l->sources[i];
             l->blocks[left++] = l->blocks[i];
         }
     }
+    l->r->cost->hits += l->count - left;
     l->count = left;
 }
 
+/* The end of the blocks of the same source as that of block `first`. */
+static size_t end_of_source(const loading *l, size_t first) {
+    size_t end = first + 1;
+    while (end < l->count && l->sources[end] == l->sources[first]) {
+        end++;
+    }
+    return end;
+}
+
 static void load_from_inner(loading *l, vexi_cache_failure *failure) {
-    cache_store *store = l->r->store;
+    reading *r = l->r;
+    cache_store *store = r->store;
     uint64_t bytes = 0;
-    for (size_t i = 0; i < l->count; i++) {
-        const vexi_cache_block *block = l->blocks[i];
-        l->ranges[i] = (vexi_range){.offset = block->number * store->block_size,
-                                    .size = block->size,
-                                    .target = block->data};
-        bytes += block->size;
+    size_t read_count = 0;
+    for (size_t first = 0, end; first < l->count; first = end) {
+        end = end_of_source(l, first);
+        for (size_t i = first; i < end; i++) {
+            const vexi_cache_block *block = l->blocks[i];
+            l->ranges[i] = (vexi_range){.offset = block->number * store->block_size,
+                                        .size = block->size,
+                                        .target = block->data};
+            bytes += block->size;
+        }
+        l->reads[read_count++] = (vexi_store_read){.name = r->sources[l->sources[first]].name,
+                                                   .ranges = l->ranges + first,
+                                                   .count = end - first};
     }
     atomic_fetch_add(&store->fetches, 1);
     atomic_fetch_add(&store->misses, l->count);
     atomic_fetch_add(&store->miss_bytes, bytes);
-    failure->status =
-        vexi_store_get(store->inner, l->r->name, l->ranges, l->count, &failure->error);
+    failure->status = vexi_store_get_many(store->inner, l->reads, read_count, r->request_max,
+                                          r->cost, NULL, &failure->error);
     bool failed = failure->status != VEX_OK;
     if (failed) {
         atomic_fetch_add(&store->failed_fetches, 1);
@@ -146,8 +180,13 @@ static void load_from_inner(loading *l, vexi_cache_failure *failure) {
     for (size_t i = 0; i < l->count; i++) {
         vexi_cache_memory_finish(&store->memory, l->blocks[i], failed ? failure : NULL);
     }
-    if (!failed && store->disk != NULL) {
-        vexi_cache_disk_write(store->disk, l->r->name, l->r->id, l->blocks, l->count);
+    if (failed || store->disk == NULL) {
+        return;
+    }
+    for (size_t first = 0, end; first < l->count; first = end) {
+        end = end_of_source(l, first);
+        const source *of = &r->sources[l->sources[first]];
+        vexi_cache_disk_write(store->disk, of->name, of->ident.id, l->blocks + first, end - first);
     }
 }
 
@@ -164,10 +203,13 @@ static void load(reading *r) {
     }
     loading l = {.r = r,
                  .blocks = vexi_alloc_array(env, count, sizeof *l.blocks),
+                 .sources = vexi_alloc_array(env, count, sizeof *l.sources),
                  .found = vexi_calloc(env, count, sizeof *l.found),
-                 .ranges = vexi_alloc_array(env, count, sizeof *l.ranges)};
+                 .ranges = vexi_alloc_array(env, count, sizeof *l.ranges),
+                 .reads = vexi_alloc_array(env, count, sizeof *l.reads)};
     vexi_cache_failure *failure = vexi_cache_failure_create(env);
-    if (l.blocks == NULL || l.found == NULL || l.ranges == NULL || failure == NULL) {
+    if (l.blocks == NULL || l.sources == NULL || l.found == NULL || l.ranges == NULL ||
+        l.reads == NULL || failure == NULL) {
         for (size_t i = 0; i < r->missing_count; i++) {
             if (list[i].is_mine) {
                 vexi_cache_memory_finish(&r->store->memory, list[i].block, r->store->no_memory);
@@ -176,6 +218,7 @@ static void load(reading *r) {
     } else {
         for (size_t i = 0; i < r->missing_count; i++) {
             if (list[i].is_mine) {
+                l.sources[l.count] = list[i].source;
                 l.blocks[l.count++] = list[i].block;
             }
         }
@@ -187,8 +230,10 @@ static void load(reading *r) {
         }
     }
     vexi_cache_failure_release(env, failure);
+    vexi_free(env, l.reads);
     vexi_free(env, l.ranges);
     vexi_free(env, l.found);
+    vexi_free(env, l.sources);
     vexi_free(env, l.blocks);
 }
 
@@ -202,6 +247,7 @@ static vex_status settle(reading *r, vex_error *err) {
         vex_status one =
             vexi_cache_memory_wait(&r->store->memory, block, status == VEX_OK ? err : NULL);
         if (one != VEX_OK) {
+            r->failed = status == VEX_OK ? list[i].source : r->failed;
             status = status == VEX_OK ? one : status;
             vexi_cache_memory_drop(&r->store->memory, block);
             continue;
@@ -212,6 +258,7 @@ static vex_status settle(reading *r, vex_error *err) {
         let_go(r, block);
     }
     r->missing_count = 0;
+    r->load_count = 0;
     return status;
 }
 
@@ -221,16 +268,17 @@ static vex_status settle(reading *r, vex_error *err) {
 static vex_status read_block(reading *r, uint64_t number, size_t offset, size_t size,
                              uint8_t *target, vex_error *err) {
     cache_store *store = r->store;
-    if (r->missing_count == store->window_count) {
+    const vexi_cache_ident *ident = &r->sources[r->source].ident;
+    if (r->load_count == store->window_count) {
         VEX_TRY(settle(r, err));
     }
-    uint64_t left = r->size_bytes - number * store->block_size;
+    uint64_t left = ident->size_bytes - number * store->block_size;
     size_t block_size = left < store->block_size ? (size_t)left : store->block_size;
     VEX_TRY(vexi_grow(store->base.env, &r->missing, &r->missing_capacity, r->missing_count,
                       r->missing_count + 1, sizeof(missing), err));
     vexi_cache_block *block = NULL;
     vexi_cache_found found =
-        vexi_cache_memory_find(&store->memory, r->id, number, block_size, size, r, &block);
+        vexi_cache_memory_find(&store->memory, ident->id, number, block_size, size, r, &block);
     if (found == VEXI_CACHE_NO_MEMORY) {
         return vexi_no_memory(err, block_size);
     }
@@ -239,9 +287,12 @@ static vex_status read_block(reading *r, uint64_t number, size_t offset, size_t 
             memcpy(target, block->data + offset, size);
         }
         let_go(r, block);
+        r->cost->hits++;
         return VEX_OK;
     }
+    r->load_count += found == VEXI_CACHE_TO_LOAD ? 1 : 0;
     missing_of(r)[r->missing_count++] = (missing){.block = block,
+                                                  .source = r->source,
                                                   .target = target,
                                                   .offset = offset,
                                                   .size = size,
@@ -275,13 +326,26 @@ static vex_status check_ranges(const char *name, uint64_t size_bytes, const vexi
     return VEX_OK;
 }
 
-static vex_status read_ranges(reading *r, const vexi_range *ranges, size_t count, vex_error *err) {
-    vex_status status = check_ranges(r->name, r->size_bytes, ranges, count, err);
-    for (size_t i = 0; status == VEX_OK && i < count; i++) {
-        status = read_range(r, &ranges[i], err);
+/* The ranges of all sources, in as few steps as the window allows. */
+static vex_status read_all(reading *r, const vexi_store_read *gets, size_t count, vex_error *err) {
+    vexi_read_cost cost = {0};
+    r->cost = r->cost == NULL ? &cost : r->cost;
+    vex_status status = VEX_OK;
+    for (size_t g = 0; status == VEX_OK && g < count; g++) {
+        r->source = g;
+        r->failed = g;
+        status = check_ranges(gets[g].name, r->sources[g].ident.size_bytes, gets[g].ranges,
+                              gets[g].count, err);
+        for (size_t i = 0; status == VEX_OK && i < gets[g].count; i++) {
+            status = read_range(r, &gets[g].ranges[i], err);
+        }
     }
     /* Loads that were begun are ended, whatever happened: others may wait for them. */
+    size_t failed = r->failed;
     vex_status settled = settle(r, status == VEX_OK ? err : NULL);
+    if (status != VEX_OK) {
+        r->failed = failed;
+    }
     vexi_free(r->store->base.env, r->missing);
     return status == VEX_OK ? settled : status;
 }
@@ -321,18 +385,68 @@ static vex_status identify(cache_store *store, const char *name, vexi_cache_iden
 static vex_status cache_get(vexi_store *base, const char *name, const vexi_range *ranges,
                             size_t count, vex_error *err) {
     cache_store *store = store_of(base);
-    vexi_cache_ident ident = {0};
-    VEX_TRY(identify(store, name, &ident, err));
-    if (!ident.is_cached || count == 0) {
+    source of = {.name = name};
+    VEX_TRY(identify(store, name, &of.ident, err));
+    if (!of.ident.is_cached || count == 0) {
         atomic_fetch_add(&store->passed_by, 1);
         return vexi_store_get(store->inner, name, ranges, count, err);
     }
-    reading r = {.store = store,
-                 .name = name,
-                 .id = ident.id,
-                 .size_bytes = ident.size_bytes,
-                 .has_targets = true};
-    return read_ranges(&r, ranges, count, err);
+    reading r = {.store = store, .sources = &of, .has_targets = true};
+    vexi_store_read one = {.name = name, .ranges = ranges, .count = count};
+    return read_all(&r, &one, 1, err);
+}
+
+/* Those that are not cached are a step of their own: an object that is being written, or a log. */
+static vex_status cache_get_many(vexi_store *base, const vexi_store_read *gets, size_t count,
+                                 size_t request_max, vexi_read_cost *cost, size_t *failed,
+                                 vex_error *err) {
+    cache_store *store = store_of(base);
+    const vexi_env *env = base->env;
+    vex_status status = VEX_OK;
+    source *sources = vexi_alloc_array(env, count, sizeof *sources);
+    vexi_store_read *cached = vexi_alloc_array(env, count, sizeof *cached);
+    vexi_store_read *passed = vexi_alloc_array(env, count, sizeof *passed);
+    size_t *numbers = vexi_alloc_array(env, 2 * count, sizeof *numbers); /* of both in `gets` */
+    size_t cached_count = 0, passed_count = 0;
+    if (sources == NULL || cached == NULL || passed == NULL || numbers == NULL) {
+        status = vexi_no_memory(err, count * sizeof *sources);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) {
+        source of = {.name = gets[i].name};
+        *failed = i;
+        VEX_TRY_GOTO(status, done, identify(store, of.name, &of.ident, err));
+        if (of.ident.is_cached && gets[i].count > 0) {
+            numbers[cached_count] = i;
+            sources[cached_count] = of;
+            cached[cached_count++] = gets[i];
+        } else {
+            numbers[count + passed_count] = i;
+            passed[passed_count++] = gets[i];
+        }
+    }
+    if (passed_count > 0) {
+        atomic_fetch_add(&store->passed_by, passed_count);
+        size_t at = 0;
+        status =
+            vexi_store_get_many(store->inner, passed, passed_count, request_max, cost, &at, err);
+        *failed = numbers[count + at];
+    }
+    if (status == VEX_OK && cached_count > 0) {
+        reading r = {.store = store,
+                     .sources = sources,
+                     .request_max = request_max,
+                     .cost = cost,
+                     .has_targets = true};
+        status = read_all(&r, cached, cached_count, err);
+        *failed = numbers[r.failed];
+    }
+done:
+    vexi_free(env, numbers);
+    vexi_free(env, passed);
+    vexi_free(env, cached);
+    vexi_free(env, sources);
+    return status;
 }
 
 static vex_status cache_size(vexi_store *base, const char *name, uint64_t *out, vex_error *err) {
@@ -571,13 +685,14 @@ vex_status vexi_store_cache_warm(vexi_store *base, const char *name, const vexi_
     if (!vexi_store_name_valid(name)) {
         return vexi_fail(err, VEX_INVALID, "not the name of an object");
     }
-    vexi_cache_ident ident = {0};
-    VEX_TRY(identify(store, name, &ident, err));
-    if (!ident.is_cached) {
+    source of = {.name = name};
+    VEX_TRY(identify(store, name, &of.ident, err));
+    if (!of.ident.is_cached) {
         return VEX_OK;
     }
-    reading r = {.store = store, .name = name, .id = ident.id, .size_bytes = ident.size_bytes};
-    return read_ranges(&r, ranges, count, err);
+    reading r = {.store = store, .sources = &of};
+    vexi_store_read one = {.name = name, .ranges = ranges, .count = count};
+    return read_all(&r, &one, 1, err);
 }
 
 void vexi_store_cache_unpin(vexi_cache_pin *pin) {
@@ -598,13 +713,13 @@ vex_status vexi_store_cache_pin(vexi_store *base, const char *name, uint64_t off
     if (!vexi_store_name_valid(name)) {
         return vexi_fail(err, VEX_INVALID, "not the name of an object");
     }
-    vexi_cache_ident ident = {0};
-    VEX_TRY(identify(store, name, &ident, err));
-    if (!ident.is_cached) {
+    source of = {.name = name};
+    VEX_TRY(identify(store, name, &of.ident, err));
+    if (!of.ident.is_cached) {
         return vexi_fail(err, VEX_INVALID, "%s is not cached", name);
     }
     const vexi_range range = {.offset = offset, .size = size};
-    VEX_TRY(check_ranges(name, ident.size_bytes, &range, 1, err));
+    VEX_TRY(check_ranges(name, of.ident.size_bytes, &range, 1, err));
     uint64_t first = offset / store->block_size;
     uint64_t end = size == 0 ? first : (offset + size - 1) / store->block_size + 1;
     size_t count = (size_t)(end - first);
@@ -621,9 +736,9 @@ vex_status vexi_store_cache_pin(vexi_store *base, const char *name, uint64_t off
         return vexi_no_memory(err, sizeof *pin + count * sizeof(vexi_cache_block *));
     }
     *pin = (vexi_cache_pin){.store = store, .bytes = bytes};
-    reading r = {
-        .store = store, .name = name, .id = ident.id, .size_bytes = ident.size_bytes, .pin = pin};
-    vex_status status = read_ranges(&r, &range, 1, err);
+    reading r = {.store = store, .sources = &of, .pin = pin};
+    vexi_store_read one = {.name = name, .ranges = &range, .count = 1};
+    vex_status status = read_all(&r, &one, 1, err);
     if (status != VEX_OK) {
         vexi_store_cache_unpin(pin);
         return status;
@@ -703,6 +818,7 @@ vex_status vexi_store_cache_create(const vexi_env *env, vexi_store *inner,
     *ops = (vexi_store_ops){
         .flags = vexi_store_flags(inner) & (VEXI_STORE_CAN_LOG | VEXI_STORE_CAN_LOCK),
         .get = cache_get,
+        .get_many = cache_get_many,
         .put = cache_put,
         .put_if_absent = cache_put_if_absent,
         .list = cache_list,

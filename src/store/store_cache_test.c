@@ -131,6 +131,66 @@ TEST(passes_by) {
     vex_test_inner_free(&inner);
 }
 
+/* What several objects lack is one step of the inner store; what is cached costs none. */
+TEST(several_objects) {
+    vex_test_inner inner = vex_test_inner_make();
+    const vexi_cache_config config = {
+        .memory_bytes = 1 << 20, .block_size = BLOCK, .is_uncached = is_log};
+    vexi_store *store = NULL;
+    CHECK_OK(vexi_store_cache_create(vex_test_env(), vex_test_inner_borrow(&inner), &config, &store,
+                                     &err));
+    enum { OBJECTS = 4, RANGES = 300, SIZE = 20 * BLOCK };
+    static uint8_t bytes[OBJECTS][RANGES][50];
+    static vexi_range ranges[OBJECTS][RANGES];
+    static const char *const names[OBJECTS] = {"a", "b", "_log/c", "d"};
+    vexi_store_read gets[OBJECTS];
+    for (size_t i = 0; i < OBJECTS; i++) {
+        vex_test_put(inner.store, names[i], i, SIZE);
+        vexi_store_cache_tell_size(store, names[i], SIZE);
+        for (size_t r = 0; r < RANGES; r++) {
+            ranges[i][r] =
+                (vexi_range){.offset = r * 270, .size = sizeof bytes[i][r], .target = bytes[i][r]};
+        }
+        gets[i] = (vexi_store_read){.name = names[i], .ranges = ranges[i], .count = RANGES};
+    }
+    vexi_read_cost cost = {0};
+    size_t failed = 9;
+    CHECK_OK(vexi_store_get_many(store, gets, 2, 0, &cost, &failed, &err));
+    CHECK_EQ(cost.steps, 1);
+    CHECK_EQ(cost.requests, 2);
+    CHECK_EQ(cost.bytes, 2 * SIZE);
+    CHECK_EQ(cost.hits, 0);
+    cost = (vexi_read_cost){0};
+    CHECK_OK(vexi_store_get_many(store, gets, 2, 0, &cost, &failed, &err));
+    CHECK_EQ(cost.steps, 0);
+    CHECK_EQ(cost.requests, 0);
+    CHECK(cost.hits >= 2 * RANGES);
+    memset(bytes, 0, sizeof bytes);
+    cost = (vexi_read_cost){0};
+    CHECK_OK(vexi_store_get_many(store, gets, OBJECTS, 0, &cost, &failed, &err));
+    CHECK_EQ(cost.steps, 2); /* what is never cached is one of its own */
+    for (size_t i = 0; i < OBJECTS; i++) {
+        for (size_t r = 0; r < RANGES; r++) {
+            vex_test_check_bytes(bytes[i][r], i, r * 270, sizeof bytes[i][r]);
+        }
+    }
+    /* The number is that of the caller, on both ways. */
+    for (size_t i = 0; i < OBJECTS; i++) {
+        gets[i].name = i == 2 ? "_log/none" : "none";
+        CHECK_FAILS(VEX_NOT_FOUND,
+                    vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
+        CHECK_EQ(failed, i);
+        gets[i].name = names[i];
+        vexi_range good = ranges[i][3];
+        ranges[i][3].offset = SIZE - 3;
+        CHECK_FAILS(VEX_CORRUPT, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
+        CHECK_EQ(failed, i);
+        ranges[i][3] = good;
+    }
+    vexi_store_destroy(store);
+    vex_test_inner_free(&inner);
+}
+
 /* With fill_on_put the writer's next read asks nothing, whatever the parts were; uncached names and
  * puts that fail leave nothing behind. */
 TEST(filled_by_puts) {
@@ -441,6 +501,6 @@ TEST(warm) {
     vex_test_inner_free(&inner);
 }
 
-TEST_MAIN(RUN(reads); RUN(passes_by); RUN(filled_by_puts); RUN(distrusted); RUN(bad_config);
-          RUN(one_flight); RUN(put_during_flight); RUN(scan); RUN(skewed); RUN(pins);
-          RUN(small_budgets); RUN(warm))
+TEST_MAIN(RUN(reads); RUN(passes_by); RUN(several_objects); RUN(filled_by_puts); RUN(distrusted);
+          RUN(bad_config); RUN(one_flight); RUN(put_during_flight); RUN(scan); RUN(skewed);
+          RUN(pins); RUN(small_budgets); RUN(warm))

@@ -412,8 +412,11 @@ static void body_get_many(vexi_store *store) {
                 CHECK(memcmp(got[i][r], text[i] + ranges[i][r].offset, ranges[i][r].size) == 0);
             }
         }
-        CHECK_EQ(cost.steps, 1);
-        CHECK(cost.requests >= 1 && cost.bytes > 0);
+        if (cost.hits == 0) { /* a cache has them from the second round on */
+            CHECK_EQ(cost.steps, 1);
+            CHECK(cost.requests >= 1 && cost.bytes > 0);
+        }
+        CHECK(cost.steps <= 1);
         CHECK(request_max == 0 || cost.requests <= request_max);
     }
     CHECK_OK(vexi_store_get_many(store, gets, 0, 0, NULL, NULL, &err));

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import urllib.request
 
 import pytest
 from conftest import error
@@ -17,6 +18,19 @@ pytestmark = pytest.mark.skipif(not GATEWAY.exists(), reason="no versitygw: run 
 
 def search(client, query, *options):
     return client.execute_command("VSEARCH", query, 10, *options, "RETURN", 2, "n", "s", "IN", "c")
+
+
+def http_port(server):
+    return next(line.split("port=")[1].split()[0] for line in server.log().splitlines() if " http address=" in line)
+
+
+def metric(server, name):
+    """A number of /metrics by its name with its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{http_port(server)}/metrics", timeout=30) as reply:
+        for line in reply.read().decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
+    raise AssertionError(f"no {name}")
 
 
 def cache_bytes(folder):
@@ -104,3 +118,37 @@ def test_the_folder_vanishes(start, writer, tmp_path):
     shutil.rmtree(folder)
     for query in vectors[5:500:50]:
         assert search(remote, query, "EXACT") == search(local, query, "EXACT")
+
+
+def test_metrics_tell_the_levels(start, writer, tmp_path):
+    """Hits by level, as Prometheus sees them, over a first run, a second search and a restart."""
+    local = writer.client()
+    vectors = fill(local, "c", 2000, *COLLECTIONS["flat"])
+    flags = ("--read-only", "--http-port", "0", "--cache-dir", str(tmp_path / "l2"), "--cache-size", "1gb",
+             "--cache-memory", "64mb")
+
+    def reads(server):
+        return {level: metric(server, f'vexlake_cache_reads_total{{level="{level}"}}') for level in ("l1", "l2", "store")}
+
+    server = start(*flags, lake=LAKE)
+    client = server.client()
+    wanted = search(client, vectors[3], "EXACT")
+    first = reads(server)
+    assert first["store"] > 0 and first["l2"] == 0
+    assert search(client, vectors[3], "EXACT") == wanted
+    second = reads(server)
+    assert second["l1"] > first["l1"] and second["store"] == first["store"] and second["l2"] == 0
+    assert metric(server, 'vexlake_s3_requests_total{kind="get"}') > 0
+    assert metric(server, 'vexlake_s3_received_bytes_total{kind="get"}') > 100000
+    assert metric(server, 'vexlake_s3_request_duration_seconds_count{kind="get"}') > 0
+    assert metric(server, 'vexlake_cache_used_bytes{level="l1"}') > 100000
+    assert metric(server, 'vexlake_cache_limit_bytes{level="l1"}') == 64 << 20
+    assert metric(server, 'vexlake_cache_limit_bytes{level="l2"}') == 1 << 30
+    assert metric(server, "vexlake_s3_away") == 0
+    server.stop()
+    server = start(*flags, lake=LAKE)
+    assert search(server.client(), vectors[3], "EXACT") == wanted
+    third = reads(server)
+    assert third["l2"] > 0 and third["store"] == 0
+    local_metrics = metric(start("--http-port", "0"), "vexlake_cache_used_bytes{level=\"l1\"}")
+    assert local_metrics == 0

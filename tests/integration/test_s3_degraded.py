@@ -11,7 +11,7 @@ import pytest
 import redis
 from conftest import as_map, error
 from s3_proxy import Proxy
-from test_s3_cache import search
+from test_s3_cache import http_port, metric, search
 from test_s3_lake import GATEWAY, LAKE, COLLECTIONS, fill, gateway, wait_until, writer  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.skipif(not GATEWAY.exists(), reason="no versitygw: run tools/setup test")
@@ -26,9 +26,8 @@ def proxy(gateway, monkeypatch):
 
 
 def http_status(server, path):
-    port = next(line.split("port=")[1].split()[0] for line in server.log().splitlines() if " http address=" in line)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http_port(server)}{path}", timeout=30) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as problem:
         return problem.code, problem.read().decode()
@@ -69,6 +68,7 @@ def test_the_bucket_is_away(start, writer, proxy, fault):
     assert [search(client, query) for query in known] == wanted
     assert uncached().startswith("store unavailable")  # waits until it is certain that nothing answers
     wait_until(lambda: http_status(server, "/ready")[0] == 503 and "unavailable" in http_status(server, "/ready")[1])
+    assert metric(server, "vexlake_s3_away") == 1
     assert http_status(server, "/health")[0] == 200
     before = proxy.requests
     begun = time.monotonic()
@@ -82,6 +82,7 @@ def test_the_bucket_is_away(start, writer, proxy, fault):
     assert [search(client, query) for query in known] == wanted
     mend(proxy)
     wait_until(lambda: http_status(server, "/ready")[0] == 200)
+    assert (metric(server, "vexlake_s3_away"), metric(server, "vexlake_s3_outages_total")) == (0, 1)
     assert client.execute_command("VSEARCH", vectors[7], 10, "EXACT", "IN", "other") == \
         local.execute_command("VSEARCH", vectors[7], 10, "EXACT", "IN", "other")
     assert "store unavailable" in server.log() and "store available" in server.log()
