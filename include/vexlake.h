@@ -440,6 +440,11 @@ typedef struct vex_search_stats {
     uint64_t row_count;  /* vectors compared exactly                                       */
     uint64_t page_count; /* Parquet pages decoded for asked columns                        */
     uint64_t read_bytes; /* bytes of those pages                                           */
+    /* What was asked of a store that cannot map, caches before it included in none of them. */
+    uint64_t step_count;    /* requests that waited for each other; those sent together are one */
+    uint64_t request_count; /* requests                                                       */
+    uint64_t request_bytes; /* bytes that they asked for                                      */
+    uint64_t hit_count;     /* reads that a cache answered instead                            */
 } vex_search_stats;
 
 typedef struct vex_search_options {

@@ -33,6 +33,12 @@ static void print_stats(const vex_search_stats *stats) {
             stats->segment_count, stats->segment_ivf_count, stats->segment_graph_count,
             stats->segment_skip_count, stats->list_count, stats->hop_count, stats->code_count,
             stats->row_count, stats->page_count, stats->read_bytes);
+    if (stats->step_count > 0) {
+        fprintf(stderr,
+                "steps %" PRIu64 ", requests %" PRIu64 " (%" PRIu64 " bytes), cache hits %" PRIu64
+                "\n",
+                stats->step_count, stats->request_count, stats->request_bytes, stats->hit_count);
+    }
 }
 
 /* Fill `options` and the query from the arguments. */

@@ -57,9 +57,10 @@ typedef struct vexi_index_input {
 vex_status vexi_index_write(const vexi_env *env, const vexi_index_input *input, vexi_buffer *out,
                             uint32_t *head_size, uint32_t *head_crc, vex_error *err);
 
-/* Fetches pieces of the file, all of one step together; `arena` holds their bytes. */
+/* Fetches pieces of the file, all of one step together; `arena` holds their bytes. `cost` is what
+ * the caller of vexi_index_need gave. */
 typedef vex_status vexi_index_fetch(void *context, vexi_piece *pieces, size_t count,
-                                    vexi_arena *arena, vex_error *err);
+                                    vexi_arena *arena, void *cost, vex_error *err);
 
 /* An opened index file: pointers into the bytes, which outlive it. Reading is thread-safe. */
 typedef struct vexi_index_file {
@@ -129,11 +130,25 @@ bool vexi_index_checked(const vexi_index_file *file, uint64_t offset, uint64_t s
  * one step, checked. For many places at once: what reads one place fetches what it needs by itself.
  * Nothing to do where all bytes are there. */
 vex_status vexi_index_need(vexi_index_file *file, const vexi_piece *ranges, size_t count,
-                           vex_error *err);
+                           void *cost, vex_error *err);
+/* The two halves of it, for who fetches for several files at once: the blocks that are missing,
+ * those side by side as one piece (in the arena; none where all bytes are there); and to check what
+ * was fetched and put it in its place. Blocks that do not match their checksums stay missing, and
+ * VEX_CORRUPT tells of them. */
+vex_status vexi_index_missing(const vexi_index_file *file, const vexi_piece *ranges, size_t count,
+                              vexi_arena *arena, vexi_piece **pieces, size_t *piece_count,
+                              vex_error *err);
+vex_status vexi_index_place(vexi_index_file *file, const vexi_piece *pieces, size_t count,
+                            vex_error *err);
+/* What comparing rows' vectors with their checksums reads, and with `ids` their ids, or, where it
+ * is not there yet, what tells the places of those. out has room for 2 x count; how many are used.
+ */
+size_t vexi_index_row_ranges(const vexi_index_file *file, const uint64_t *rows, size_t count,
+                             bool ids, vexi_piece *out);
 /* The same for the checksums of rows' vectors and the places of their ids, and with `ids`, in a
  * second step, the ids themselves. */
 vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, size_t count, bool ids,
-                                vex_error *err);
+                                void *cost, vex_error *err);
 /* Check everything. Blocks that were fetched and checked before are not fetched again. */
 vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err);
 

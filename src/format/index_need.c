@@ -96,58 +96,6 @@ static size_t range_mark(const vexi_index_file *file, const vexi_piece *range, u
     return count;
 }
 
-vex_status vexi_index_need(vexi_index_file *file, const vexi_piece *ranges, size_t count,
-                           vex_error *err) {
-    if (file->fetch == NULL) {
-        return VEX_OK;
-    }
-    vexi_arena arena;
-    vexi_arena_init(&arena, file->env);
-    vex_status status = VEX_OK;
-    size_t mark_count = 0;
-    size_t words = vexi_bitmap_words(file->block_count) + 1;
-    uint64_t *marks = vexi_arena_calloc(&arena, words, sizeof *marks);
-    if (marks == NULL) {
-        status = vexi_no_memory(err, words * sizeof *marks);
-    }
-    for (size_t i = 0; i < count && status == VEX_OK; i++) {
-        if (ranges[i].offset > file->bytes.size ||
-            ranges[i].size > file->bytes.size - ranges[i].offset) {
-            status = vexi_fail(err, VEX_CORRUPT, "index file: bytes behind the end of the file");
-        } else {
-            mark_count += range_mark(file, &ranges[i], marks);
-        }
-    }
-    vexi_piece *pieces = NULL;
-    if (status == VEX_OK && mark_count > 0) {
-        pieces = vexi_arena_array(&arena, mark_count, sizeof *pieces);
-        status = pieces == NULL ? vexi_no_memory(err, mark_count * sizeof *pieces) : VEX_OK;
-    }
-    for (int try = 0; status == VEX_OK && mark_count > 0; try++) {
-        size_t piece_count = pieces_of(file, marks, pieces);
-        if (piece_count == 0) {
-            break;
-        }
-        status = file->fetch(file->fetch_context, pieces, piece_count, &arena, err);
-        vex_status damage = VEX_OK;
-        for (size_t i = 0; i < piece_count && status == VEX_OK; i++) {
-            vex_status placed = piece_place(file, &pieces[i], err);
-            damage = damage == VEX_OK ? placed : damage;
-        }
-        if (status == VEX_OK && try + 1 == FETCH_TRY_MAX) {
-            status = damage;
-        }
-        if (damage == VEX_OK) {
-            break;
-        }
-        if (file->distrust != NULL) {
-            file->distrust(file->fetch_context);
-        }
-    }
-    vexi_arena_deinit(&arena);
-    return status;
-}
-
 /* Ranges of the ids whose offsets are there; those that make no sense are left to whoever reads the
  * id. */
 static size_t id_ranges(const vexi_index_file *file, const uint64_t *rows, size_t count,
@@ -165,8 +113,95 @@ static size_t id_ranges(const vexi_index_file *file, const uint64_t *rows, size_
     return used;
 }
 
+vex_status vexi_index_missing(const vexi_index_file *file, const vexi_piece *ranges, size_t count,
+                              vexi_arena *arena, vexi_piece **pieces, size_t *piece_count,
+                              vex_error *err) {
+    *pieces = NULL;
+    *piece_count = 0;
+    if (file->fetch == NULL) {
+        return VEX_OK;
+    }
+    size_t mark_count = 0;
+    size_t words = vexi_bitmap_words(file->block_count) + 1;
+    uint64_t *marks = vexi_arena_calloc(arena, words, sizeof *marks);
+    if (marks == NULL) {
+        return vexi_no_memory(err, words * sizeof *marks);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i].offset > file->bytes.size ||
+            ranges[i].size > file->bytes.size - ranges[i].offset) {
+            return vexi_fail(err, VEX_CORRUPT, "index file: bytes behind the end of the file");
+        }
+        mark_count += range_mark(file, &ranges[i], marks);
+    }
+    if (mark_count == 0) {
+        return VEX_OK;
+    }
+    *pieces = vexi_arena_array(arena, mark_count, sizeof **pieces);
+    if (*pieces == NULL) {
+        return vexi_no_memory(err, mark_count * sizeof **pieces);
+    }
+    *piece_count = pieces_of(file, marks, *pieces);
+    return VEX_OK;
+}
+
+vex_status vexi_index_place(vexi_index_file *file, const vexi_piece *pieces, size_t count,
+                            vex_error *err) {
+    vex_status damage = VEX_OK;
+    for (size_t i = 0; i < count; i++) {
+        vex_status placed = piece_place(file, &pieces[i], damage == VEX_OK ? err : NULL);
+        damage = damage == VEX_OK ? placed : damage;
+    }
+    return damage;
+}
+
+vex_status vexi_index_need(vexi_index_file *file, const vexi_piece *ranges, size_t count,
+                           void *cost, vex_error *err) {
+    if (file->fetch == NULL) {
+        return VEX_OK;
+    }
+    vexi_arena arena;
+    vexi_arena_init(&arena, file->env);
+    vex_status status = VEX_OK;
+    for (int try = 0; try < FETCH_TRY_MAX; try++) {
+        vexi_piece *pieces;
+        size_t piece_count;
+        status = vexi_index_missing(file, ranges, count, &arena, &pieces, &piece_count, err);
+        if (status != VEX_OK || piece_count == 0) {
+            break;
+        }
+        VEX_TRY_GOTO(status, done,
+                     file->fetch(file->fetch_context, pieces, piece_count, &arena, cost, err));
+        status = vexi_index_place(file, pieces, piece_count, err);
+        if (status != VEX_OK && file->distrust != NULL) {
+            file->distrust(file->fetch_context);
+        }
+    }
+done:
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+size_t vexi_index_row_ranges(const vexi_index_file *file, const uint64_t *rows, size_t count,
+                             bool ids, vexi_piece *out) {
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t at = file->id_offsets_offset + rows[i] * 4;
+        out[used++] = (vexi_piece){.offset = file->crcs_offset + rows[i] * 4, .size = 4};
+        if (!ids) {
+            continue;
+        }
+        if (!vexi_index_checked(file, at, 8)) {
+            out[used++] = (vexi_piece){.offset = at, .size = 8};
+        } else {
+            used += id_ranges(file, &rows[i], 1, out + used);
+        }
+    }
+    return used;
+}
+
 vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, size_t count, bool ids,
-                                vex_error *err) {
+                                void *cost, vex_error *err) {
     if (file->fetch == NULL || count == 0) {
         return VEX_OK;
     }
@@ -179,9 +214,9 @@ vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, siz
         ranges[2 * i + 1] =
             (vexi_piece){.offset = file->id_offsets_offset + rows[i] * 4, .size = 8};
     }
-    vex_status status = vexi_index_need(file, ranges, 2 * count, err);
+    vex_status status = vexi_index_need(file, ranges, 2 * count, cost, err);
     if (status == VEX_OK && ids) {
-        status = vexi_index_need(file, ranges, id_ranges(file, rows, count, ranges), err);
+        status = vexi_index_need(file, ranges, id_ranges(file, rows, count, ranges), cost, err);
     }
     vexi_free(file->env, ranges);
     return status;

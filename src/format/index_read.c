@@ -449,7 +449,7 @@ static inline vex_status check_bulk(vexi_index_file *file, uint64_t offset, uint
         if (!block_is_checked(file, block)) {
             if (file->fetch != NULL) {
                 vexi_piece range = {.offset = offset, .size = (size_t)size};
-                return vexi_index_need(file, &range, 1, err);
+                return vexi_index_need(file, &range, 1, NULL, err);
             }
             VEX_TRY(check_block(file, block, err));
         }
@@ -494,7 +494,7 @@ vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err) {
         uint64_t rest = file->bytes.size - offset;
         uint64_t most = (uint64_t)CHECK_BLOCKS * VEXI_INDEX_BLOCK_SIZE;
         vexi_piece range = {.offset = offset, .size = (size_t)(rest < most ? rest : most)};
-        VEX_TRY(vexi_index_need(file, &range, 1, err));
+        VEX_TRY(vexi_index_need(file, &range, 1, NULL, err));
     }
     for (size_t block = 0; block < file->block_count; block++) {
         VEX_TRY(check_block(file, block, err));

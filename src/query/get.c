@@ -155,7 +155,7 @@ vex_status vexi_get(vexi_keeper *keeper, vexi_view *view, const vex_string *ids,
         found_ids[i] = found ? ids[i] : (vex_string){NULL, 0};
     }
     VEX_TRY_GOTO(status, done,
-                 vexi_fetch(keeper->env, view, places, id_count, asked, &fetched, NULL,
+                 vexi_fetch(keeper->env, view, places, id_count, asked, NULL, &fetched, NULL, NULL,
                             &failed_source, err));
     vexi_batch_owner owner = {
         .view = view, .arenas = fetched.arenas, .arena_count = fetched.arena_count};

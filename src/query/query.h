@@ -45,17 +45,24 @@ typedef struct vexi_fetched {
     size_t arena_count;
 } vexi_fetched;
 
-/* Rows of several sources are fetched in parallel. On failure *failed_source is the source at
- * fault (VEXI_PLACE_NONE if it is none's). Deinit on success. */
+/* What a search fetched of each source already (query/search_internal.h). */
+typedef struct vexi_ready vexi_ready;
+
+/* Rows of several sources are fetched in parallel; what `ready` (by source; may be NULL) holds is
+ * not. stats and cost may be NULL; the steps of sources count once. On failure *failed_source is
+ * the source at fault (VEXI_PLACE_NONE if it is none's). Deinit on success. */
 vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_place *places,
-                      size_t count, const vexi_asked *asked, vexi_fetched *out,
-                      vex_search_stats *stats, uint32_t *failed_source, vex_error *err);
+                      size_t count, const vexi_asked *asked, const vexi_ready *ready,
+                      vexi_fetched *out, vex_search_stats *stats, vexi_read_cost *cost,
+                      uint32_t *failed_source, vex_error *err);
 void vexi_fetched_deinit(vexi_fetched *fetched);
 
 /* Addresses of the vectors of `rows` (in any order) of one source, checked against their checksums
- * (once per mapping); out: count pointers, valid as long as the view and the arena. */
+ * (once per mapping); out: count pointers, valid as long as the view and the arena. cost may be
+ * NULL. */
 vex_status vexi_source_vectors(const vexi_source *source, const uint64_t *rows, size_t count,
-                               vexi_arena *arena, const uint8_t **out, vex_error *err);
+                               vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                               vex_error *err);
 
 /* ---- Searching ------------------------------------------------------------------------------- */
 

@@ -132,7 +132,8 @@ static vex_status distances_compute(vexi_refining *r, candidate *items, size_t c
             }
         }
         r->failed_source = number;
-        VEX_TRY(vexi_source_vectors(source, rows, part, arena, vectors, err));
+        VEX_TRY(vexi_ready_vectors(r->ready == NULL ? NULL : &r->ready[number], source, rows, part,
+                                   arena, vectors, &r->cost, err));
         distance_job job = {view->schema->metric,
                             view->schema->dimension,
                             r->query->values,
@@ -205,7 +206,7 @@ static vex_status ids_need(vexi_refining *r, const candidate *items, size_t coun
                 rows[part++] = items[i].place.row;
             }
         }
-        status = vexi_source_ids_need(&view->sources[s], rows, part, err);
+        status = vexi_source_ids_need(&view->sources[s], rows, part, &r->cost, err);
         if (status != VEX_OK) {
             r->failed_source = s;
         }
@@ -293,7 +294,7 @@ static vex_status source_length_max(vexi_refining *r, const vexi_source *source,
         vexi_row_range range = {first, rest < chunk ? rest : chunk};
         vexi_run *runs;
         vexi_arena_reset(&arena);
-        status = vexi_source_runs(source, &range, 1, &arena, &runs, &job.run_count, err);
+        status = vexi_source_runs(source, &range, 1, &arena, &runs, &job.run_count, &r->cost, err);
         if (status == VEX_OK) {
             job.runs = runs;
             status = vexi_guard_run(length_run, &job, vexi_source_name(source), err);
@@ -367,7 +368,7 @@ static vex_status chunk_scan(vexi_refining *r, uint32_t s, vexi_row_range range,
         return vexi_no_memory(err, (size_t)range.count * sizeof *job.rows);
     }
     r->failed_source = s;
-    VEX_TRY(vexi_source_runs(source, &range, 1, arena, &runs, &job.run_count, err));
+    VEX_TRY(vexi_source_runs(source, &range, 1, arena, &runs, &job.run_count, &r->cost, err));
     job.runs = runs;
     VEX_TRY(vexi_guard_run(within_run, &job, vexi_source_name(source), err));
     for (size_t i = 0; i < job.count; i++) {

@@ -22,8 +22,8 @@ enum {
     BATCH_ROWS = 64,        /* rows anywhere, compared at once at most */
     BATCH_ROWS_LATER = 16,  /* once there are enough candidates to have a limit */
     LIMIT_K_MAX = 64,       /* up to here the limit is the k-th distance itself */
-    REMOTE_ROWS = 1024,     /* fetched at once of a store */
-    REMOTE_ROWS_FIRST = 256,
+    REMOTE_ROWS = VEXI_SHORT_ROWS_MAX,
+    REMOTE_ROWS_FIRST = VEXI_SHORT_ROWS_FIRST,
     ROWS_CHUNK = 8192 /* rows gathered at once where few live */
 };
 
@@ -78,7 +78,14 @@ vex_status vexi_scan_ranges(vexi_scan *scan, uint32_t source, const vexi_row_ran
     if (range_count == 0) {
         return VEX_OK;
     }
-    VEX_TRY(vexi_source_runs(from, ranges, range_count, arena, &runs, &run_count, err));
+    VEX_TRY(
+        vexi_source_runs(from, ranges, range_count, arena, &runs, &run_count, &scan->cost, err));
+    return vexi_scan_runs(scan, source, runs, run_count, first_query, query_count, err);
+}
+
+vex_status vexi_scan_runs(vexi_scan *scan, uint32_t source, const vexi_run *runs, size_t run_count,
+                          uint32_t first_query, uint32_t query_count, vex_error *err) {
+    const vexi_source *from = &scan->view->sources[source];
     compare_job job = {
         .queries = scan->queries + first_query,
         .topks = scan->topks + first_query,
@@ -153,13 +160,25 @@ vex_status vexi_scan_rows(vexi_scan *scan, uint32_t source, uint32_t query, cons
     const uint8_t *vectors[BATCH_ROWS];
     for (size_t first = 0; first < count; first += BATCH_ROWS) {
         size_t part = count - first < BATCH_ROWS ? count - first : BATCH_ROWS;
-        VEX_TRY(vexi_source_vectors(from, rows + first, part, &scan->scratch->work, vectors, err));
+        VEX_TRY(vexi_source_vectors(from, rows + first, part, &scan->scratch->work, vectors,
+                                    &scan->cost, err));
         rows_job job = {
             &scan->queries[query], &scan->topks[query], source, rows + first, vectors, part};
         VEX_TRY(vexi_guard_run(rows_run, &job, vexi_source_name(from), err));
     }
     scan->stats.row_count += count;
     return VEX_OK;
+}
+
+void vexi_scan_vectors(vexi_scan *scan, uint32_t source, uint32_t query, const uint64_t *rows,
+                       const uint8_t *const *vectors, size_t count) {
+    for (size_t first = 0; first < count; first += BATCH_ROWS) {
+        size_t part = count - first < BATCH_ROWS ? count - first : BATCH_ROWS;
+        rows_job job = {&scan->queries[query], &scan->topks[query], source,
+                        rows + first,          vectors + first,     part};
+        (void)rows_run(&job, NULL);
+    }
+    scan->stats.row_count += count;
 }
 
 /* The k-th distance, of which the heap holds a few more: the (count - k + 1)-th from the top. */
@@ -212,7 +231,7 @@ static vex_status scan_pool_remote(vexi_scan *scan, uint32_t source, uint32_t qu
                 rows[count++] = pool->items[i].row;
             }
         }
-        VEX_TRY(vexi_source_vectors(from, rows, count, arena, vectors, err));
+        VEX_TRY(vexi_source_vectors(from, rows, count, arena, vectors, &scan->cost, err));
         for (size_t first = 0; first < count; first += BATCH_ROWS) {
             size_t part = count - first < BATCH_ROWS ? count - first : BATCH_ROWS;
             rows_job job = {&scan->queries[query], &scan->topks[query], source,
@@ -229,7 +248,7 @@ vex_status vexi_scan_pool(vexi_scan *scan, uint32_t source, uint32_t query, floa
     const vexi_topk *topk = &scan->topks[query];
     uint64_t rows[BATCH_ROWS];
     vexi_code_pool_sort(pool);
-    if (vexi_source_is_remote(&scan->view->sources[source])) {
+    if (vexi_source_is_remote(&scan->view->sources[source])) { /* where a graph did not do */
         VEX_TRY(scan_pool_remote(scan, source, query, to_scan, pool, err));
         pool->count = 0;
         return VEX_OK;

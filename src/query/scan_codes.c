@@ -13,6 +13,10 @@
  * the others go list by list, each scanned for all its queries while its codes are in cache. A
  * slice takes every n-th list of a query's order, so that all slices have near ones.
  *
+ * Of a segment that is fetched the work is done in two halves: which lists are wanted, and, once
+ * they are there with those of all other segments, their scan. What passes goes to a short list of
+ * all segments together, of which nothing is compared yet (query/remote.c).
+ *
  * Pools grow between lists, outside the guard, by what the next lists hold: a guarded scan stops at
  * the first list that might not fit. */
 #include "base/guard.h"
@@ -128,18 +132,21 @@ static vex_status visit_run(void *argument, vex_error *err) {
 
 /* ---- Segments -------------------------------------------------------------------------------- */
 
-typedef struct coded_scan {
+struct vexi_coded_scan {
     vexi_scan *scan;
     uint32_t source;
     const vexi_source *from;
     const vexi_index_file *index;
-    vexi_arena *arena;
+    vexi_arena *arena;  /* as long as the struct */
+    vexi_arena *work;   /* what each half needs for itself; may be the same */
+    vexi_short *shorts; /* by query of the scan: receive the candidates; NULL: they are compared */
     vexi_code_layout layout;
     coded_query *queries; /* those that codes can answer */
     uint32_t query_count;
     visit **order;
     size_t visit_count;
-} coded_scan;
+};
+typedef vexi_coded_scan coded_scan;
 
 /* Rank lists for a query until they are enough; lists and squares have room for all. */
 static vex_status rank(coded_scan *c, vexi_ivf_ranker *ranker, coded_query *q,
@@ -163,24 +170,40 @@ static vex_status rank(coded_scan *c, vexi_ivf_ranker *ranker, coded_query *q,
     }
 }
 
-/* The visits of one query: its share of the lists, with their codes. */
+/* The visits of one query: its share of the lists. */
 static vex_status visits_make(coded_scan *c, coded_query *q, const uint32_t *lists,
                               const float *squares, uint32_t count, vex_error *err) {
-    uint32_t *own = vexi_arena_array(c->arena, count, sizeof *own);
-    const uint8_t **codes = vexi_arena_array(c->arena, count, sizeof *codes);
     q->visits = vexi_arena_array(c->arena, count, sizeof *q->visits);
-    if (own == NULL || codes == NULL || q->visits == NULL) {
+    if (q->visits == NULL) {
         return vexi_no_memory(err, count * sizeof *q->visits);
     }
     for (uint32_t i = c->scan->slice; i < count; i += c->scan->slice_count) {
-        own[q->visit_count] = lists[i];
         q->visits[q->visit_count++] = (visit){.owner = q, .list = lists[i], .square = squares[i]};
     }
-    VEX_TRY(vexi_source_lists(c->from, own, q->visit_count, c->arena, codes, err));
+    c->visit_count += q->visit_count;
+    return VEX_OK;
+}
+
+/* Their codes, and a pool for what they let pass. */
+static vex_status query_begin(coded_scan *c, coded_query *q, vex_error *err) {
+    float limit = vexi_scan_limit(c->scan, q->query, q->code.to_scan);
+    uint32_t *own = vexi_arena_array(c->work, q->visit_count, sizeof *own);
+    const uint8_t **codes = vexi_arena_array(c->work, q->visit_count, sizeof *codes);
+    if (own == NULL || codes == NULL) {
+        return vexi_no_memory(err, q->visit_count * sizeof *codes);
+    }
+    if (c->shorts != NULL) {
+        float other = c->shorts[q->query].limit * q->code.to_scan;
+        limit = other < limit ? other : limit;
+    }
+    VEX_TRY(vexi_code_pool_init(&q->pool, c->scan->request->k, limit, c->work, err));
+    for (uint32_t i = 0; i < q->visit_count; i++) {
+        own[i] = q->visits[i].list;
+    }
+    VEX_TRY(vexi_source_lists(c->from, own, q->visit_count, c->work, codes, &c->scan->cost, err));
     for (uint32_t i = 0; i < q->visit_count; i++) {
         q->visits[i].codes = codes[i];
     }
-    c->visit_count += q->visit_count;
     return VEX_OK;
 }
 
@@ -188,9 +211,9 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
     const vexi_index_file *index = c->index;
     vexi_scan *scan = c->scan;
     size_t origin_size = (size_t)c->layout.padded * sizeof(float);
-    float *origin = vexi_arena_alloc_aligned(c->arena, 64, origin_size);
-    uint32_t *lists = vexi_arena_array(c->arena, index->list_count, sizeof *lists);
-    float *squares = vexi_arena_array(c->arena, index->list_count, sizeof *squares);
+    float *origin = vexi_arena_alloc_aligned(c->work, 64, origin_size);
+    uint32_t *lists = vexi_arena_array(c->work, index->list_count, sizeof *lists);
+    float *squares = vexi_arena_array(c->work, index->list_count, sizeof *squares);
     c->queries = vexi_arena_calloc(c->arena, scan->query_count, sizeof *c->queries);
     if (origin == NULL || lists == NULL || squares == NULL || c->queries == NULL) {
         return vexi_no_memory(err, index->list_count * sizeof *lists + origin_size);
@@ -199,7 +222,7 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
     VEX_TRY(vexi_guard_run(origin_run, &job, vexi_source_name(c->from), err));
     vexi_ivf_ranker ranker;
     VEX_TRY(vexi_ivf_ranker_init(&ranker, index->list_count, index->centroids, index->center_codes,
-                                 index->center_error, c->arena, err));
+                                 index->center_error, c->work, err));
     for (uint32_t i = 0; i < scan->query_count; i++) {
         if (!vexi_scale_codable(&scan->queries[i], index->row_length)) {
             continue;
@@ -214,8 +237,6 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
         if (scan->slice == 0) {
             scan->stats.list_count += count;
         }
-        VEX_TRY(vexi_code_pool_init(&q->pool, scan->request->k,
-                                    vexi_scan_limit(scan, i, q->code.to_scan), c->arena, err));
         VEX_TRY(visits_make(c, q, lists, squares, count, err));
     }
     return VEX_OK;
@@ -224,7 +245,7 @@ static vex_status queries_prepare(coded_scan *c, const vexi_effort *effort, vex_
 /* All visits in the order in which they are scanned. */
 static vex_status visits_order(coded_scan *c, vex_error *err) {
     uint32_t list_count = c->index->list_count;
-    c->order = vexi_arena_array(c->arena, c->visit_count, sizeof *c->order);
+    c->order = vexi_arena_array(c->work, c->visit_count, sizeof *c->order);
     if (c->order == NULL) {
         return vexi_no_memory(err, c->visit_count * sizeof *c->order);
     }
@@ -236,8 +257,8 @@ static vex_status visits_order(coded_scan *c, vex_error *err) {
         return VEX_OK;
     }
     /* Chains of visits by list, of numbers that count through the queries' visits. */
-    visit **by_number = vexi_arena_array(c->arena, c->visit_count, sizeof *by_number);
-    uint32_t *heads = vexi_arena_array(c->arena, list_count, sizeof *heads);
+    visit **by_number = vexi_arena_array(c->work, c->visit_count, sizeof *by_number);
+    uint32_t *heads = vexi_arena_array(c->work, list_count, sizeof *heads);
     if (by_number == NULL || heads == NULL) {
         return vexi_no_memory(err, c->visit_count * sizeof *by_number);
     }
@@ -283,12 +304,12 @@ static vex_status visits_scan(coded_scan *c, vex_error *err) {
         coded_query *q = v->owner;
         uint32_t room = visit_rows(c, v);
         room = room < POOL_ROWS_MIN ? POOL_ROWS_MIN : room;
-        VEX_TRY(vexi_code_pool_reserve(&q->pool, room, c->arena, err));
+        VEX_TRY(vexi_code_pool_reserve(&q->pool, room, c->work, err));
         size_t before = job.next;
         VEX_TRY(vexi_guard_run(visit_run, &job, vexi_source_name(c->from), err));
         VEX_ASSERT(job.next > before || q->pool.capacity - q->pool.count >= room);
         bool eager = v < q->visits + EAGER_LISTS || q->pool.count >= 4 * q->pool.k + POOL_ROWS_MIN;
-        if (c->layout.bits == 1 && eager) {
+        if (c->layout.bits == 1 && eager && c->shorts == NULL) {
             VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
             q->pool.limit = vexi_scan_limit(c->scan, q->query, q->code.to_scan);
         }
@@ -296,33 +317,99 @@ static vex_status visits_scan(coded_scan *c, vex_error *err) {
     for (uint32_t i = 0; i < c->query_count; i++) {
         coded_query *q = &c->queries[i];
         c->scan->stats.code_count += q->pool.row_count;
-        VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
+        if (c->shorts != NULL) {
+            VEX_TRY(
+                vexi_short_take(&c->shorts[q->query], &q->pool, c->source, q->code.to_scan, err));
+        } else {
+            VEX_TRY(vexi_scan_pool(c->scan, c->source, q->query, q->code.to_scan, &q->pool, err));
+        }
     }
     return VEX_OK;
 }
 
-vex_status vexi_scan_codes(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
-                           vex_error *err) {
-    const vexi_source *from = &scan->view->sources[source];
-    const vexi_index_file *index = vexi_source_ivf(from);
-    const vexi_schema *schema = scan->view->schema;
+static vex_status scan_uncodable(vexi_scan *scan, uint32_t source, const vexi_index_file *index,
+                                 vex_error *err) {
     for (uint32_t i = 0; i < scan->query_count && scan->slice == 0; i++) {
         if (!vexi_scale_codable(&scan->queries[i], index->row_length)) {
             VEX_TRY(vexi_scan_exact(scan, source, i, err));
         }
     }
-    vexi_arena_reset(&scan->scratch->work);
-    coded_scan c = {
+    return VEX_OK;
+}
+
+static coded_scan coded_of(vexi_scan *scan, uint32_t source, vexi_arena *arena) {
+    const vexi_source *from = &scan->view->sources[source];
+    const vexi_schema *schema = scan->view->schema;
+    const vexi_index_file *index = vexi_source_ivf(from);
+    return (coded_scan){
         .scan = scan,
         .source = source,
         .from = from,
         .index = index,
-        .arena = &scan->scratch->work,
+        .arena = arena,
+        .work = &scan->scratch->work,
         .layout = vexi_code_layout_of(schema->metric, schema->dimension, index->code_bits),
     };
+}
+
+static vex_status coded_scan_run(coded_scan *c, vex_error *err) {
+    for (uint32_t i = 0; i < c->query_count; i++) {
+        VEX_TRY(query_begin(c, &c->queries[i], err));
+    }
+    VEX_TRY(visits_order(c, err));
+    return visits_scan(c, err);
+}
+
+/* ---- In two halves --------------------------------------------------------------------------- */
+
+vex_status vexi_codes_prepare(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                              vexi_arena *arena, vexi_coded_scan **out, vex_error *err) {
+    *out = vexi_arena_alloc(arena, sizeof **out);
+    if (*out == NULL) {
+        return vexi_no_memory(err, sizeof **out);
+    }
+    vexi_arena_reset(&scan->scratch->work);
+    **out = coded_of(scan, source, arena);
+    return queries_prepare(*out, effort, err);
+}
+
+size_t vexi_codes_range_count(const vexi_coded_scan *coded) {
+    return 2 * coded->visit_count;
+}
+
+void vexi_codes_ranges(const vexi_coded_scan *coded, vexi_piece *out) {
+    const vexi_index_file *index = coded->index;
+    for (uint32_t q = 0; q < coded->query_count; q++) {
+        for (uint32_t i = 0; i < coded->queries[q].visit_count; i++) {
+            uint32_t list = coded->queries[q].visits[i].list;
+            uint64_t first = index->list_first[list], end = index->list_first[list + 1];
+            *out++ = (vexi_piece){
+                .offset = index->codes_offset + index->code_offsets[list],
+                .size = (size_t)(index->code_offsets[list + 1] - index->code_offsets[list])};
+            *out++ = (vexi_piece){.offset = index->id_offsets_offset + 4 * first,
+                                  .size = 4 * (size_t)(end - first + 1)};
+        }
+    }
+}
+
+vex_status vexi_codes_scan(vexi_scan *scan, vexi_coded_scan *coded, vexi_short *shorts,
+                           vex_error *err) {
+    coded->scan = scan;
+    coded->shorts = shorts;
+    VEX_TRY(scan_uncodable(scan, coded->source, coded->index, err));
+    vexi_arena_reset(coded->work);
+    return coded_scan_run(coded, err);
+}
+
+/* ---- At once --------------------------------------------------------------------------------- */
+
+vex_status vexi_scan_codes(vexi_scan *scan, uint32_t source, const vexi_effort *effort,
+                           vex_error *err) {
+    coded_scan c = coded_of(scan, source, &scan->scratch->work);
+    VEX_TRY(scan_uncodable(scan, source, c.index, err));
+    vexi_arena_reset(c.work);
     VEX_TRY(queries_prepare(&c, effort, err));
-    VEX_TRY(visits_order(&c, err));
-    return visits_scan(&c, err);
+    return coded_scan_run(&c, err);
 }
 
 /* ---- Memtables ------------------------------------------------------------------------------- */

@@ -35,40 +35,8 @@ enum {
     INDEX_DAMAGE_MAX = 64,      /* damaged index files that one search gets over */
 };
 
-typedef struct search_unit {
-    vexi_scratch *scratch; /* NULL until the unit runs */
-    uint32_t first_query;
-    uint32_t query_count;
-    uint32_t slice;
-    vexi_query *queries;
-    vexi_topk *topks;
-    vex_search_stats stats;
-    uint32_t failed_source;
-    vex_status status;
-    vex_error err;
-} search_unit;
-
-typedef struct search {
-    const vexi_env *env;
-    vexi_keeper *keeper;
-    vexi_view *view;
-    const vexi_search_request *request;
-    const float *queries;
-    bool *skip;           /* by source: damaged, left out */
-    vexi_effort *efforts; /* by source */
-    uint32_t *order;      /* of sources, source_count */
-    uint32_t row_count;   /* of each query's result: min(k, live rows) */
-    uint32_t pool_count;
-    bool certain; /* every live row is compared, and more live than candidates are kept */
-    uint32_t group_count;
-    uint32_t slice_count;
-    search_unit *units; /* group_count x slice_count */
-    /* Results: query_count x row_count. */
-    vexi_place *places;
-    double *distances;
-    vex_string *ids;
-    uint32_t *query_numbers;
-} search;
+typedef vexi_search_unit search_unit;
+typedef vexi_search_state search;
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
@@ -105,7 +73,7 @@ static vex_status queries_by_id(const vexi_view *view, const vex_string *ids, ui
         }
         const uint8_t *vector = NULL;
         const vexi_source *from = &view->sources[source];
-        VEX_TRY(vexi_source_vectors(from, &row, 1, arena, &vector, err));
+        VEX_TRY(vexi_source_vectors(from, &row, 1, arena, &vector, NULL, err));
         copy_job job = {queries + (size_t)i * dimension, vector, dimension * sizeof *queries};
         VEX_TRY(vexi_guard_run(copy_run, &job, vexi_source_name(from), err));
     }
@@ -157,21 +125,23 @@ static vex_status sources_plan(search *s, uint64_t *live_count, uint32_t *failed
 
 /* ---- Units ----------------------------------------------------------------------------------- */
 
-static vexi_scan scan_of(const search *s, search_unit *unit, const vexi_query *queries) {
+vexi_scan vexi_search_scan(const search *s, const search_unit *unit) {
     return (vexi_scan){
         .env = s->env,
         .view = s->view,
-        .queries = queries,
+        .queries = unit->queries,
         .topks = unit->topks,
         .query_count = unit->query_count,
         .request = s->request,
         .slice = unit->slice,
         .slice_count = s->slice_count,
         .scratch = unit->scratch,
+        .stats = unit->stats,
+        .cost = unit->cost,
     };
 }
 
-static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) {
+vex_status vexi_search_begin(const search *s, search_unit *unit, vex_error *err) {
     uint32_t dimension = s->view->schema->dimension;
     vexi_arena *arena = &unit->scratch->whole;
     unit->queries = vexi_arena_array(arena, unit->query_count, sizeof *unit->queries);
@@ -186,19 +156,25 @@ static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) 
         VEX_TRY(vexi_topk_init(&unit->topks[q], s->pool_count, arena, err));
         unit->queries[q].near_in_double = !s->certain;
     }
-    vexi_scan scan = scan_of(s, unit, unit->queries);
+    return VEX_OK;
+}
+
+static vex_status unit_scan(const search *s, search_unit *unit, vex_error *err) {
+    VEX_TRY(vexi_search_begin(s, unit, err));
+    vexi_scan scan = vexi_search_scan(s, unit);
     for (size_t i = 0; i < s->view->source_count; i++) {
         unit->failed_source = s->order[i];
         VEX_TRY(vexi_scan_source(&scan, s->order[i], &s->efforts[s->order[i]], err));
     }
     unit->failed_source = VEXI_PLACE_NONE;
     unit->stats = scan.stats;
+    unit->cost = scan.cost;
     return VEX_OK;
 }
 
 /* Compare a query of the unit with every row. */
 static vex_status unit_complete(const search *s, search_unit *unit, uint32_t q, vex_error *err) {
-    vexi_scan scan = scan_of(s, unit, unit->queries);
+    vexi_scan scan = vexi_search_scan(s, unit);
     unit->topks[q].count = 0;
     unit->topks[q].threshold = INFINITY;
     for (uint32_t i = 0; i < s->view->source_count; i++) {
@@ -208,11 +184,12 @@ static vex_status unit_complete(const search *s, search_unit *unit, uint32_t q, 
         }
     }
     unit->failed_source = VEXI_PLACE_NONE;
-    unit->stats.row_count += scan.stats.row_count;
+    unit->stats = scan.stats;
+    unit->cost = scan.cost;
     return VEX_OK;
 }
 
-static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err) {
+vex_status vexi_search_refine(const search *s, search_unit *unit, vex_error *err) {
     for (uint32_t q = 0; q < unit->query_count; q++) {
         size_t query = unit->first_query + q;
         size_t first = query * s->row_count;
@@ -222,6 +199,7 @@ static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err
         vexi_refining refining = {
             .view = s->view,
             .skip = s->skip,
+            .ready = unit->ready != NULL ? unit->ready : s->ready,
             .query = &unit->queries[q],
             .topk = &unit->topks[q],
             .k = s->row_count,
@@ -231,9 +209,11 @@ static vex_status unit_refine(const search *s, search_unit *unit, vex_error *err
             .places = s->places + first,
             .distances = s->distances + first,
             .ids = s->ids + first,
+            .cost = unit->cost,
         };
         vex_status status = vexi_refine(&refining, err);
         unit->stats.row_count += refining.row_count;
+        unit->cost = refining.cost;
         unit->failed_source = refining.failed_source;
         VEX_TRY(status);
     }
@@ -248,7 +228,7 @@ static void unit_run(void *argument, size_t i) {
         unit->status = unit_scan(s, unit, &unit->err);
     }
     if (unit->status == VEX_OK && s->slice_count == 1) {
-        unit->status = unit_refine(s, unit, &unit->err);
+        unit->status = vexi_search_refine(s, unit, &unit->err);
     }
 }
 
@@ -265,11 +245,11 @@ static void group_run(void *argument, size_t group) {
             }
         }
     }
-    units->status = unit_refine(s, units, &units->err);
+    units->status = vexi_search_refine(s, units, &units->err);
 }
 
 /* How many groups and slices: groups first, slices where threads would be idle. */
-static void plan(search *s) {
+static void plan(search *s, bool may_slice) {
     uint32_t threads = s->env->thread_count == 0 ? 1 : s->env->thread_count;
     uint32_t queries = s->request->query_count;
     double cost = 0; /* of a query */
@@ -285,10 +265,19 @@ static void plan(search *s) {
     s->group_count = (queries + group_size - 1) / group_size;
     s->slice_count = 1;
     double slices = cost / SPLIT_COST_NS;
-    if (s->group_count < threads && slices >= 2) {
+    if (may_slice && s->group_count < threads && slices >= 2) {
         uint32_t most = threads / s->group_count;
         s->slice_count = slices < most ? (uint32_t)slices : most;
     }
+}
+
+static bool is_remote(const search *s) {
+    for (uint32_t i = 0; i < s->view->source_count; i++) {
+        if (s->efforts[i].way != VEXI_WAY_NONE && vexi_source_is_remote(&s->view->sources[i])) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void units_free(search *s) {
@@ -314,6 +303,10 @@ static vex_status units_create(search *s, vexi_arena *arena, vex_error *err) {
         unit->query_count = (uint32_t)((group + 1) * queries / s->group_count) - unit->first_query;
         unit->topks = NULL;
         unit->stats = (vex_search_stats){0};
+        unit->cost = (vexi_read_cost){0};
+        unit->coded = NULL;
+        unit->shorts = NULL;
+        unit->ready = NULL;
         unit->failed_source = VEXI_PLACE_NONE;
         unit->status = VEX_OK;
         unit->err = (vex_error){.row = -1};
@@ -389,7 +382,18 @@ static vex_status search_batch(const search *s, vexi_fetched *fetched, struct Ar
     return status;
 }
 
-static void stats_fill(const search *s, vex_search_stats *stats) {
+static void cost_fill(const vexi_read_cost *cost, vex_search_stats *stats) {
+    stats->request_count += cost->requests;
+    stats->request_bytes += cost->bytes;
+    stats->hit_count += cost->hits;
+}
+
+/* Steps of units are taken side by side; those of the search and of the columns one after another.
+ */
+static void stats_fill(const search *s, const vexi_read_cost *fetch_cost, vex_search_stats *stats) {
+    uint64_t unit_steps = 0;
+    cost_fill(&s->cost, stats);
+    cost_fill(fetch_cost, stats);
     for (size_t i = 0; i < s->view->source_count; i++) {
         const vexi_source *source = &s->view->sources[i];
         vexi_way way = s->efforts[i].way;
@@ -406,7 +410,11 @@ static void stats_fill(const search *s, vex_search_stats *stats) {
         stats->hop_count += s->units[i].stats.hop_count;
         stats->code_count += s->units[i].stats.code_count;
         stats->row_count += s->units[i].stats.row_count;
+        uint64_t steps = s->units[i].cost.steps;
+        unit_steps = steps > unit_steps ? steps : unit_steps;
+        cost_fill(&s->units[i].cost, stats);
     }
+    stats->step_count = s->cost.steps + unit_steps + fetch_cost->steps;
 }
 
 /* One run over the sources that are not left out. */
@@ -414,11 +422,14 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
                           struct ArrowArray *batch, vex_search_stats *stats,
                           uint32_t *failed_source, vex_error *err) {
     vexi_fetched fetched = {.env = s->env};
+    vexi_read_cost fetch_cost = {0};
     uint64_t live_count = 0;
     vex_status status = VEX_OK;
 
     *failed_source = VEXI_PLACE_NONE;
     *stats = (vex_search_stats){0};
+    s->ready = NULL;
+    s->cost = (vexi_read_cost){0};
     VEX_TRY_GOTO(status, done, sources_plan(s, &live_count, failed_source, err));
     s->row_count = live_count < s->request->k ? (uint32_t)live_count : s->request->k;
     uint64_t pool = (uint64_t)s->request->k + VEXI_EXTRA_CANDIDATES;
@@ -431,9 +442,14 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
     }
     VEX_TRY_GOTO(status, done, results_create(s, arena, err));
     if (s->row_count > 0 && s->request->query_count > 0) {
-        plan(s);
+        bool remote = is_remote(s);
+        plan(s, !remote);
         VEX_TRY_GOTO(status, done, units_create(s, arena, err));
-        vexi_parallel(s->env, (size_t)s->group_count * s->slice_count, unit_run, s);
+        if (remote) {
+            VEX_TRY_GOTO(status, done, vexi_remote_run(s, arena, failed_source, err));
+        } else {
+            vexi_parallel(s->env, (size_t)s->group_count * s->slice_count, unit_run, s);
+        }
         VEX_TRY_GOTO(status, done, units_result(s, failed_source, err));
         if (s->slice_count > 1) {
             vexi_parallel(s->env, s->group_count, group_run, s);
@@ -442,10 +458,10 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
         VEX_TRY_GOTO(status, done,
                      vexi_fetch(s->env, s->view, s->places,
                                 (size_t)s->request->query_count * s->row_count, &s->request->asked,
-                                &fetched, stats, failed_source, err));
+                                s->ready, &fetched, stats, &fetch_cost, failed_source, err));
     }
     VEX_TRY_GOTO(status, done, search_batch(s, &fetched, schema, batch, failed_source, err));
-    stats_fill(s, stats);
+    stats_fill(s, &fetch_cost, stats);
 done:
     vexi_fetched_deinit(&fetched);
     units_free(s);

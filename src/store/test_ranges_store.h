@@ -13,8 +13,9 @@ typedef struct vex_test_ranges {
     uint64_t trip_count; /* atomic: get_many calls, of which each is one step */
     uint64_t range_count;
     uint64_t byte_count;
-    int fails;   /* atomic: calls fail with VEX_IO */
-    int damages; /* atomic: so many of the next gets bring a wrong bit */
+    int fails;        /* atomic: calls fail with VEX_IO */
+    int damages;      /* atomic: so many of the next gets bring a wrong bit */
+    int damage_after; /* atomic: but for so many first ones */
 } vex_test_ranges;
 
 static inline vex_status vex_test_ranges_begin(vexi_store *base, const char *name, vex_error *err) {
@@ -36,7 +37,8 @@ static inline vex_status vex_test_ranges_get(vexi_store *base, const char *name,
     }
     VEX_TRY(vexi_store_get(self->inner, name, ranges, count, err));
     int left = __atomic_load_n(&self->damages, __ATOMIC_RELAXED);
-    if (left > 0 && count > 0 && ranges[0].size > 0) {
+    int after = left > 0 ? __atomic_fetch_sub(&self->damage_after, 1, __ATOMIC_RELAXED) : 0;
+    if (left > 0 && after <= 0 && count > 0 && ranges[0].size > 0) {
         __atomic_store_n(&self->damages, left - 1, __ATOMIC_RELAXED);
         ranges[0].target[ranges[0].size / 2] ^= 4;
     }

@@ -81,8 +81,8 @@ static float value_of(vexi_table *table, const char *id) {
         vexi_run *runs;
         size_t run_count;
         vexi_row_range range = {.first_row = row, .count = 1};
-        CHECK_OK(
-            vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &run_count, &err));
+        CHECK_OK(vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &run_count,
+                                  NULL, &err));
         memcpy(&value, runs[0].vectors, sizeof value);
     }
     vexi_view_release(view);

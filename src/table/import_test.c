@@ -104,8 +104,8 @@ static void check_rows(fixture *f, size_t segments) {
         snprintf(id, sizeof id, "%zu", i);
         CHECK_OK(vexi_view_find(view, vexi_string_of(id), &found, &source, &row, &err));
         CHECK(found);
-        CHECK_OK(
-            vexi_segment_vectors(view->sources[source].segment, &row, 1, &arena, &vector, &err));
+        CHECK_OK(vexi_segment_vectors(view->sources[source].segment, &row, 1, &arena, &vector, NULL,
+                                      &err));
         CHECK(memcmp(vector, f->vectors[i], sizeof f->vectors[i]) == 0);
     }
     vexi_view_release(view);

@@ -105,7 +105,8 @@ static float value_of(node *n, const char *id) {
         vexi_row_range range = {.first_row = row, .count = 1};
         vexi_run *runs;
         size_t count;
-        CHECK_OK(vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &count, &err));
+        CHECK_OK(
+            vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &count, NULL, &err));
         memcpy(&value, runs[0].vectors, sizeof value);
         vexi_arena_deinit(&arena);
     }

@@ -81,8 +81,8 @@ static void codes_check(vexi_segment *segment, const vexi_schema *schema) {
 }
 
 static vex_status index_fetch(void *context, vexi_piece *pieces, size_t count, vexi_arena *arena,
-                              vex_error *err) {
-    return vexi_object_fetch(context, pieces, count, arena, NULL, err);
+                              void *cost, vex_error *err) {
+    return vexi_object_fetch(context, pieces, count, arena, cost, err);
 }
 
 static void index_distrust(void *context) {
@@ -453,6 +453,10 @@ void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_proble
 
 bool vexi_segment_index_damaged(const vexi_segment *segment) {
     return __atomic_load_n(&segment->index_damaged, __ATOMIC_RELAXED) != 0;
+}
+
+const vexi_index_file *vexi_segment_index(const vexi_segment *segment) {
+    return segment->indexed ? &segment->index : NULL;
 }
 
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment) {

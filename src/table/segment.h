@@ -93,6 +93,8 @@ bool vexi_segment_mendable(const vexi_segment *segment);
 bool vexi_segment_is_plain(const vexi_segment *segment);
 /* Note why (before it is shared). */
 void vexi_segment_set_plain(vexi_segment *segment, const vex_error *index_problem);
+/* NULL where it has none in use. */
+const vexi_index_file *vexi_segment_index(const vexi_segment *segment);
 /* NULL unless IVF. */
 const vexi_index_file *vexi_segment_ivf(const vexi_segment *segment);
 vex_status vexi_segment_check(const vexi_segment *segment, vex_error *err);
@@ -108,24 +110,82 @@ vex_status vexi_segment_find(vexi_segment *segment, vex_string id, uint64_t hash
                              uint64_t *row, vex_error *err);
 vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out, vex_error *err);
 /* Fetch in two steps what vexi_segment_id reads of these rows; nothing to do where the file is
- * mapped. */
+ * mapped. `cost`, here and below: what the store was asked for is added; may be NULL. */
 vex_status vexi_segment_ids_need(vexi_segment *segment, const uint64_t *rows, size_t count,
-                                 vex_error *err);
+                                 vexi_read_cost *cost, vex_error *err);
 vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
                              size_t range_count, vexi_arena *arena, vexi_run **runs,
-                             size_t *run_count, vex_error *err);
+                             size_t *run_count, vexi_read_cost *cost, vex_error *err);
+/* The same in two halves, for who fetches for several segments at once: what is to be fetched, and,
+ * once the bytes of the pieces and the index ranges are there, whether they are right. */
+typedef struct vexi_runs_plan {
+    vexi_segment *segment;
+    vexi_run *runs; /* their vectors are set by finish */
+    size_t run_count;
+    vexi_piece *pieces; /* of the data file, one for each run */
+    vexi_piece *index_ranges;
+    size_t index_range_count;
+} vexi_runs_plan;
+vex_status vexi_segment_runs_plan(vexi_segment *segment, const vexi_row_range *ranges,
+                                  size_t range_count, vexi_arena *arena, vexi_runs_plan *out,
+                                  vex_error *err);
+vex_status vexi_segment_runs_finish(const vexi_runs_plan *plan, vex_error *err);
 /* out[i]: the vector of rows[i], in any order; checked once per opening. Takes no memory where the
  * file is mapped; else the arena holds them. Valid as long as the segment or the arena. */
 vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, size_t count,
-                                vexi_arena *arena, const uint8_t **out, vex_error *err);
+                                vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                                vex_error *err);
+/* In halves: where the vectors are in the data file, and whether what came from there matches the
+ * checksums (which vexi_index_row_ranges asks for). Not of foreign segments. */
+void vexi_segment_vector_pieces(const vexi_segment *segment, const uint64_t *rows, size_t count,
+                                vexi_piece *out);
+vex_status vexi_segment_vectors_check(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                      const uint8_t **vectors, vex_error *err);
 /* out[i]: the codes of lists[i], checked once per opening. The segment has codes
  * (vexi_segment_ivf, code_bits). Valid as long as the segment or the arena. */
 vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size_t count,
-                              vexi_arena *arena, const uint8_t **out, vex_error *err);
+                              vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                              vex_error *err);
 vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
-                              vex_search_stats *stats, vex_error *err);
+                              vex_search_stats *stats, vexi_read_cost *cost, vex_error *err);
+/* In halves: the pages of the data file, and the cells from them. Not of foreign segments. */
+vex_status vexi_segment_cells_plan(const vexi_segment *segment, const uint32_t *columns,
+                                   size_t column_count, const uint64_t *rows, size_t row_count,
+                                   vexi_arena *arena, vexi_piece **pieces, size_t *piece_count,
+                                   vex_error *err);
+vex_status vexi_segment_cells_decode(vexi_segment *segment, const vexi_schema *schema,
+                                     const uint32_t *columns, size_t column_count,
+                                     const uint64_t *rows, size_t row_count,
+                                     const vexi_piece *pieces, size_t piece_count,
+                                     vexi_arena *arena, vexi_cell *out, vex_search_stats *stats,
+                                     vex_error *err);
+
+/* ---- Steps ----------------------------------------------------------------------------------- */
+
+/* What is needed next of several segments in a store that cannot map, fetched in one step. Needs
+ * are noted one by one (one thread), then fetched together; the arena holds the bytes. */
+typedef struct vexi_step {
+    vexi_arena *arena;
+    struct vexi_step_need *needs; /* by vexi_free */
+    size_t count;
+    size_t capacity;
+} vexi_step;
+
+void vexi_step_init(vexi_step *step, vexi_arena *arena);
+void vexi_step_deinit(vexi_step *step);
+/* Parts of the index file: those that are not in memory yet. `source` is for *failed alone. */
+vex_status vexi_step_index(vexi_step *step, uint32_t source, vexi_segment *segment,
+                           const vexi_piece *ranges, size_t count, vex_error *err);
+/* Pieces of the data file, whose `data` vexi_step_run sets. They stay where they are until then. */
+vex_status vexi_step_data(vexi_step *step, uint32_t source, vexi_segment *segment,
+                          vexi_piece *pieces, size_t count, vex_error *err);
+/* Fetch all of it, in about request_max requests, and forget the needs. Blocks of index files that
+ * come with wrong bytes are asked for once more. On failure *failed is the source at fault. */
+vex_status vexi_step_run(vexi_step *step, size_t request_max, vexi_read_cost *cost,
+                         uint32_t *failed, vex_error *err);
+
 /* See vexi_source_length_max. */
 float vexi_segment_length_max(const vexi_segment *segment);
 void vexi_segment_length_told(vexi_segment *segment, float length);

@@ -40,7 +40,8 @@ static vex_status vectors_copy(vexi_segment *segment, float **out, vex_error *er
     vexi_row_range all = {.first_row = 0, .count = segment->row_count};
     copy_job job = {.out = (uint8_t *)vectors};
     vexi_run *runs;
-    vex_status status = vexi_segment_runs(segment, &all, 1, &arena, &runs, &job.run_count, err);
+    vex_status status =
+        vexi_segment_runs(segment, &all, 1, &arena, &runs, &job.run_count, NULL, err);
     if (status == VEX_OK) {
         job.runs = runs;
         status = vexi_guard_run(copy_guarded, &job, segment->object_name, err);

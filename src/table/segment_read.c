@@ -9,6 +9,14 @@
 #include "base/guard.h"
 #include "table/segment_internal.h"
 
+/* What came of the data file did not match its checksum: a cache must not keep it. */
+static vex_status data_says(vexi_segment *segment, vex_status status) {
+    if (status == VEX_CORRUPT && segment->data.mapping.data == NULL) {
+        vexi_store_distrust(segment->core->store, segment->object_name);
+    }
+    return status;
+}
+
 /* An answer of the index file, whose name goes before what is wrong with it. */
 static vex_status index_says(vexi_segment *segment, vex_error *err, vex_status status) {
     if (status == VEX_CORRUPT) {
@@ -80,12 +88,12 @@ vex_status vexi_segment_id(vexi_segment *segment, uint64_t row, vex_string *out,
 }
 
 vex_status vexi_segment_ids_need(vexi_segment *segment, const uint64_t *rows, size_t count,
-                                 vex_error *err) {
+                                 vexi_read_cost *cost, vex_error *err) {
     VEX_TRY(vexi_segment_check(segment, err));
     return segment->foreign
                ? VEX_OK
                : index_says(segment, err,
-                            vexi_index_need_rows(&segment->index, rows, count, true, err));
+                            vexi_index_need_rows(&segment->index, rows, count, true, cost, err));
 }
 
 /* ---- Vectors ----------------------------------------------------------------------------------
@@ -219,37 +227,29 @@ static uint32_t group_of(const vexi_segment_layout *layout, uint64_t row) {
     return low;
 }
 
-/* What checking runs reads of the index file. */
-static vex_status runs_need(vexi_segment *segment, const vexi_run *runs, size_t count,
-                            vexi_arena *arena, vex_error *err) {
-    vexi_index_file *index = &segment->index;
-    if (index->fetch == NULL || count == 0) {
-        return VEX_OK;
-    }
-    vexi_piece *ranges = vexi_arena_array(arena, 2 * count, sizeof *ranges);
-    if (ranges == NULL) {
-        return vexi_no_memory(err, 2 * count * sizeof *ranges);
-    }
+/* What checking runs reads of the index file: two ranges a run at most. */
+static size_t runs_ranges(const vexi_segment *segment, const vexi_run *runs, size_t count,
+                          vexi_piece *out) {
+    const vexi_index_file *index = &segment->index;
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t at = 4 * runs[i].first_row;
         size_t size = 4 * (size_t)runs[i].count;
-        ranges[n++] = (vexi_piece){.offset = index->crcs_offset + at, .size = size};
+        out[n++] = (vexi_piece){.offset = index->crcs_offset + at, .size = size};
         if (segment->metric == VEX_METRIC_COSINE) {
-            ranges[n++] = (vexi_piece){.offset = index->norms_offset + at, .size = size};
+            out[n++] = (vexi_piece){.offset = index->norms_offset + at, .size = size};
         }
     }
-    return index_says(segment, err, vexi_index_need(index, ranges, n, err));
+    return n;
 }
 
-vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
-                             size_t range_count, vexi_arena *arena, vexi_run **runs,
-                             size_t *run_count, vex_error *err) {
-    *runs = NULL;
-    *run_count = 0;
+vex_status vexi_segment_runs_plan(vexi_segment *segment, const vexi_row_range *ranges,
+                                  size_t range_count, vexi_arena *arena, vexi_runs_plan *out,
+                                  vex_error *err) {
+    *out = (vexi_runs_plan){.segment = segment};
     VEX_TRY(vexi_segment_check(segment, err));
     if (segment->foreign) {
-        return foreign_runs(segment, ranges, range_count, arena, runs, run_count, err);
+        return foreign_runs(segment, ranges, range_count, arena, &out->runs, &out->run_count, err);
     }
     const vexi_segment_layout *layout = &segment->index.layout;
     size_t stride = (size_t)segment->dimension * sizeof(float);
@@ -261,10 +261,10 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
                      group_of(layout, ranges[i].first_row) + 1;
         }
     }
-    vexi_run *out = vexi_arena_array(arena, count, sizeof *out);
-    vexi_piece *pieces = vexi_arena_array(arena, count, sizeof *pieces);
-    if (out == NULL || pieces == NULL) {
-        return vexi_no_memory(err, count * (sizeof *out + sizeof *pieces));
+    out->runs = vexi_arena_array(arena, count, sizeof *out->runs);
+    out->pieces = vexi_arena_array(arena, count, sizeof *out->pieces);
+    if (out->runs == NULL || out->pieces == NULL) {
+        return vexi_no_memory(err, count * (sizeof *out->runs + sizeof *out->pieces));
     }
     size_t n = 0;
     for (size_t i = 0; i < range_count; i++) {
@@ -274,33 +274,62 @@ vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges
             const vexi_row_group *group = &layout->row_groups[g];
             uint64_t in_group = group->first_row + group->row_count - row;
             uint64_t rows = in_group < left ? in_group : left;
-            out[n] = (vexi_run){.stride = stride, .count = rows, .first_row = row};
-            pieces[n] =
+            out->runs[n] = (vexi_run){.stride = stride, .count = rows, .first_row = row};
+            out->pieces[n] =
                 (vexi_piece){.offset = group->vector_offset + (row - group->first_row) * stride,
                              .size = rows * stride};
             if (segment->metric == VEX_METRIC_COSINE) {
-                out[n].inverse_norms = segment->index.inverse_norms + 4 * row;
+                out->runs[n].inverse_norms = segment->index.inverse_norms + 4 * row;
             }
             n++;
             row += rows;
             left -= rows;
         }
     }
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, n, arena, NULL, err));
-    VEX_TRY(runs_need(segment, out, n, arena, err));
-    for (size_t i = 0; i < n; i++) {
-        out[i].vectors = pieces[i].data;
+    out->run_count = n;
+    if (segment->index.fetch != NULL && n > 0) {
+        out->index_ranges = vexi_arena_array(arena, 2 * n, sizeof *out->index_ranges);
+        if (out->index_ranges == NULL) {
+            return vexi_no_memory(err, 2 * n * sizeof *out->index_ranges);
+        }
+        out->index_range_count = runs_ranges(segment, out->runs, n, out->index_ranges);
     }
+    return VEX_OK;
+}
+
+vex_status vexi_segment_runs_finish(const vexi_runs_plan *plan, vex_error *err) {
+    vexi_segment *segment = plan->segment;
     bool checked = true;
-    for (size_t i = 0; i < n && checked; i++) {
-        checked = run_checked(segment, &out[i]);
+    if (segment->foreign) {
+        return VEX_OK;
     }
-    if (!checked) {
-        check_job job = {.segment = segment, .runs = out, .run_count = n};
-        VEX_TRY(vexi_guard_run(check_guarded, &job, segment->object_name, err));
+    for (size_t i = 0; i < plan->run_count; i++) {
+        plan->runs[i].vectors = plan->pieces[i].data;
+        checked = checked && run_checked(segment, &plan->runs[i]);
     }
-    *runs = out;
-    *run_count = n;
+    if (checked) {
+        return VEX_OK;
+    }
+    check_job job = {.segment = segment, .runs = plan->runs, .run_count = plan->run_count};
+    return data_says(segment, vexi_guard_run(check_guarded, &job, segment->object_name, err));
+}
+
+vex_status vexi_segment_runs(vexi_segment *segment, const vexi_row_range *ranges,
+                             size_t range_count, vexi_arena *arena, vexi_run **runs,
+                             size_t *run_count, vexi_read_cost *cost, vex_error *err) {
+    vexi_runs_plan plan;
+    *runs = NULL;
+    *run_count = 0;
+    VEX_TRY(vexi_segment_runs_plan(segment, ranges, range_count, arena, &plan, err));
+    if (!segment->foreign) {
+        VEX_TRY(vexi_object_fetch(&segment->data, plan.pieces, plan.run_count, arena, cost, err));
+        VEX_TRY(index_says(segment, err,
+                           vexi_index_need(&segment->index, plan.index_ranges,
+                                           plan.index_range_count, cost, err)));
+        VEX_TRY(vexi_segment_runs_finish(&plan, err));
+    }
+    *runs = plan.runs;
+    *run_count = plan.run_count;
     return VEX_OK;
 }
 
@@ -328,18 +357,31 @@ static uint64_t vector_offset(const vexi_segment *segment, uint64_t row) {
            (row - group->first_row) * (uint64_t)segment->dimension * sizeof(float);
 }
 
+void vexi_segment_vector_pieces(const vexi_segment *segment, const uint64_t *rows, size_t count,
+                                vexi_piece *out) {
+    for (size_t i = 0; i < count; i++) {
+        VEX_ASSERT(rows[i] < segment->row_count);
+        out[i] = (vexi_piece){.offset = vector_offset(segment, rows[i]),
+                              .size = (size_t)segment->dimension * sizeof(float)};
+    }
+}
+
+vex_status vexi_segment_vectors_check(vexi_segment *segment, const uint64_t *rows, size_t count,
+                                      const uint8_t **vectors, vex_error *err) {
+    vectors_job job = {.segment = segment, .rows = rows, .count = count, .vectors = vectors};
+    return data_says(segment, vexi_guard_run(vectors_guarded, &job, segment->object_name, err));
+}
+
 /* Where the store cannot map: one request for all, a piece for each. */
 static vex_status vectors_fetch(vexi_segment *segment, const uint64_t *rows, size_t count,
-                                vexi_arena *arena, const uint8_t **out, vex_error *err) {
+                                vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                                vex_error *err) {
     vexi_piece *pieces = vexi_arena_array(arena, count, sizeof *pieces);
     if (pieces == NULL) {
         return vexi_no_memory(err, count * sizeof *pieces);
     }
-    for (size_t i = 0; i < count; i++) {
-        pieces[i] = (vexi_piece){.offset = vector_offset(segment, rows[i]),
-                                 .size = (size_t)segment->dimension * sizeof(float)};
-    }
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, count, arena, NULL, err));
+    vexi_segment_vector_pieces(segment, rows, count, pieces);
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, count, arena, cost, err));
     for (size_t i = 0; i < count; i++) {
         out[i] = pieces[i].data;
     }
@@ -347,7 +389,8 @@ static vex_status vectors_fetch(vexi_segment *segment, const uint64_t *rows, siz
 }
 
 vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, size_t count,
-                                vexi_arena *arena, const uint8_t **out, vex_error *err) {
+                                vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                                vex_error *err) {
     VEX_TRY(vexi_segment_check(segment, err));
     if (segment->foreign) {
         for (size_t i = 0; i < count; i++) {
@@ -367,15 +410,14 @@ vex_status vexi_segment_vectors(vexi_segment *segment, const uint64_t *rows, siz
         }
     }
     if (mapped == NULL && count > 0) {
-        VEX_TRY(vectors_fetch(segment, rows, count, arena, out, err));
+        VEX_TRY(vectors_fetch(segment, rows, count, arena, out, cost, err));
         VEX_TRY(index_says(segment, err,
-                           vexi_index_need_rows(&segment->index, rows, count, false, err)));
+                           vexi_index_need_rows(&segment->index, rows, count, false, cost, err)));
     }
     if (checked) {
         return VEX_OK;
     }
-    vectors_job job = {.segment = segment, .rows = rows, .count = count, .vectors = out};
-    return vexi_guard_run(vectors_guarded, &job, segment->object_name, err);
+    return vexi_segment_vectors_check(segment, rows, count, out, err);
 }
 
 /* ---- Codes ------------------------------------------------------------------------------------
@@ -401,7 +443,8 @@ static vex_status lists_guarded(void *argument, vex_error *err) {
 }
 
 vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size_t count,
-                              vexi_arena *arena, const uint8_t **out, vex_error *err) {
+                              vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                              vex_error *err) {
     VEX_TRY(vexi_segment_check(segment, err));
     vexi_index_file *index = &segment->index;
     VEX_ASSERT(segment->indexed && index->code_bits != 0);
@@ -428,7 +471,7 @@ vex_status vexi_segment_lists(vexi_segment *segment, const uint32_t *lists, size
             ranges[i] = (vexi_piece){.offset = index->codes_offset + at[0],
                                      .size = (size_t)(at[1] - at[0])};
         }
-        return index_says(segment, err, vexi_index_need(index, ranges, count, err));
+        return index_says(segment, err, vexi_index_need(index, ranges, count, cost, err));
     }
     lists_job job = {.segment = segment, .lists = lists, .count = count};
     return index_run(segment, lists_guarded, &job, err);
@@ -469,10 +512,40 @@ bool vexi_segment_index_cut(vexi_segment *segment) {
     return index_run(segment, touch_guarded, &touch, &err) != VEX_OK;
 }
 
+vex_status vexi_segment_cells_plan(const vexi_segment *segment, const uint32_t *columns,
+                                   size_t column_count, const uint64_t *rows, size_t row_count,
+                                   vexi_arena *arena, vexi_piece **pieces, size_t *piece_count,
+                                   vex_error *err) {
+    vex_status status = vexi_segment_plan(&segment->index.layout, columns, column_count, rows,
+                                          row_count, arena, pieces, piece_count, err);
+    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->object_name);
+}
+
+vex_status vexi_segment_cells_decode(vexi_segment *segment, const vexi_schema *schema,
+                                     const uint32_t *columns, size_t column_count,
+                                     const uint64_t *rows, size_t row_count,
+                                     const vexi_piece *pieces, size_t piece_count,
+                                     vexi_arena *arena, vexi_cell *out, vex_search_stats *stats,
+                                     vex_error *err) {
+    uint64_t page_count = 0;
+    uint64_t read_bytes = 0;
+    vex_status status =
+        vexi_segment_decode(segment->core->env, schema, &segment->index.layout,
+                            segment->data.mapping.data, pieces, piece_count, columns, column_count,
+                            rows, row_count, arena, out, &page_count, &read_bytes, err);
+    if (stats != NULL) {
+        stats->page_count += page_count;
+        stats->read_bytes += read_bytes;
+    }
+    return data_says(segment, status) == VEX_OK
+               ? status
+               : vexi_prefix(err, status, "%s", segment->object_name);
+}
+
 vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
                               const uint32_t *columns, size_t column_count, const uint64_t *rows,
                               size_t row_count, vexi_arena *arena, vexi_cell *out,
-                              vex_search_stats *stats, vex_error *err) {
+                              vex_search_stats *stats, vexi_read_cost *cost, vex_error *err) {
     VEX_TRY(vexi_segment_check(segment, err));
     if (row_count == 0 || column_count == 0) {
         return VEX_OK;
@@ -485,23 +558,14 @@ vex_status vexi_segment_cells(vexi_segment *segment, const vexi_schema *schema,
         }
         return VEX_OK;
     }
-    const vexi_segment_layout *layout = &segment->index.layout;
     vexi_piece *pieces = NULL;
     size_t piece_count = 0;
-    VEX_TRY(vexi_segment_plan(layout, columns, column_count, rows, row_count, arena, &pieces,
-                              &piece_count, err));
-    VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, NULL, err));
+    VEX_TRY(vexi_segment_cells_plan(segment, columns, column_count, rows, row_count, arena, &pieces,
+                                    &piece_count, err));
+    VEX_TRY(vexi_object_fetch(&segment->data, pieces, piece_count, arena, cost, err));
     /* Decoding allocates, so it cannot run inside a guard: a file that was cut is met here. */
     touch_job touch = {.pieces = pieces, .piece_count = piece_count};
     VEX_TRY(vexi_guard_run(touch_guarded, &touch, segment->object_name, err));
-    uint64_t page_count = 0;
-    uint64_t read_bytes = 0;
-    vex_status status = vexi_segment_decode(
-        segment->core->env, schema, layout, segment->data.mapping.data, pieces, piece_count,
-        columns, column_count, rows, row_count, arena, out, &page_count, &read_bytes, err);
-    if (stats != NULL) {
-        __atomic_add_fetch(&stats->page_count, page_count, __ATOMIC_RELAXED);
-        __atomic_add_fetch(&stats->read_bytes, read_bytes, __ATOMIC_RELAXED);
-    }
-    return status == VEX_OK ? status : vexi_prefix(err, status, "%s", segment->object_name);
+    return vexi_segment_cells_decode(segment, schema, columns, column_count, rows, row_count,
+                                     pieces, piece_count, arena, out, stats, err);
 }

@@ -111,26 +111,26 @@ static void check_rows(fixture *f, vexi_segment *segment) {
         CHECK_OK(vexi_segment_id(segment, rows[i], &again, &err));
         CHECK(vexi_string_equal(again, id));
         if (i % 100 == 0) {
-            CHECK_OK(vexi_segment_vectors(segment, &rows[i], 1, &arena, vectors, &err));
+            CHECK_OK(vexi_segment_vectors(segment, &rows[i], 1, &arena, vectors, NULL, &err));
             CHECK(memcmp(vectors[0], f->vectors[i], sizeof f->vectors[i]) == 0);
         }
     }
     for (int pass = 0; pass < 2; pass++) { /* the second finds all checked */
-        CHECK_OK(vexi_segment_vectors(segment, rows, ROWS, &arena, vectors, &err));
+        CHECK_OK(vexi_segment_vectors(segment, rows, ROWS, &arena, vectors, NULL, &err));
         for (size_t i = 0; i < ROWS; i++) {
             CHECK(memcmp(vectors[i], f->vectors[i], sizeof f->vectors[i]) == 0);
         }
         vexi_row_range ranges[] = {{0, 1}, {63, 2}, {100, 0}, {64, 64}, {1, ROWS - 1}};
         vexi_run *runs;
         size_t run_count;
-        CHECK_OK(vexi_segment_runs(segment, ranges, 5, &arena, &runs, &run_count, &err));
+        CHECK_OK(vexi_segment_runs(segment, ranges, 5, &arena, &runs, &run_count, NULL, &err));
         uint64_t count = 0;
         for (size_t i = 0; i < run_count; i++) {
             count += runs[i].count;
         }
         CHECK_EQ(count, 1 + 2 + 64 + ROWS - 1);
     }
-    CHECK_OK(vexi_segment_vectors(segment, rows, 0, &arena, vectors, &err));
+    CHECK_OK(vexi_segment_vectors(segment, rows, 0, &arena, vectors, NULL, &err));
     vexi_arena_deinit(&arena);
 }
 
@@ -181,7 +181,7 @@ static void check_bounds(fixture *f, vex_metric metric, uint32_t bits) {
     uint32_t seen = 0;
     for (uint32_t list = 0; list < index->list_count; list++) {
         const uint8_t *bytes;
-        CHECK_OK(vexi_segment_lists(f->built.segment, &list, 1, &arena, &bytes, &err));
+        CHECK_OK(vexi_segment_lists(f->built.segment, &list, 1, &arena, &bytes, NULL, &err));
         uint32_t count = index->list_first[list + 1] - index->list_first[list];
         size_t blocks = (count + VEXI_CODE_BLOCK_ROWS - 1) / VEXI_CODE_BLOCK_ROWS;
         CHECK_EQ(index->code_offsets[list + 1] - index->code_offsets[list],
@@ -209,7 +209,7 @@ static void check_bounds(fixture *f, vex_metric metric, uint32_t bits) {
     for (uint32_t i = 0; i < pool.count; i++) {
         uint64_t row = pool.items[i].row;
         const uint8_t *vector;
-        CHECK_OK(vexi_segment_vectors(f->built.segment, &row, 1, &arena, &vector, &err));
+        CHECK_OK(vexi_segment_vectors(f->built.segment, &row, 1, &arena, &vector, NULL, &err));
         double distance = vexi_distance(metric, values, vector, DIMENSION) * (double)query.to_scan;
         above += (double)pool.items[i].bound > distance + 1e-3;
     }
@@ -256,13 +256,13 @@ TEST(lists_together_and_again) {
     uint32_t lists[] = {0, 2, index->list_count - 1};
     const uint8_t *bytes[3];
     for (int pass = 0; pass < 2; pass++) {
-        CHECK_OK(vexi_segment_lists(segment, lists, 3, &f.arena, bytes, &err));
+        CHECK_OK(vexi_segment_lists(segment, lists, 3, &f.arena, bytes, NULL, &err));
         for (size_t i = 0; i < 3; i++) {
             CHECK(bytes[i] ==
                   index->bytes.data + index->codes_offset + index->code_offsets[lists[i]]);
         }
     }
-    CHECK_OK(vexi_segment_lists(segment, lists, 0, &f.arena, bytes, &err));
+    CHECK_OK(vexi_segment_lists(segment, lists, 0, &f.arena, bytes, NULL, &err));
     fixture_deinit(&f);
 }
 
@@ -304,15 +304,15 @@ TEST(a_damaged_vector) {
     f.built.segment = reopen(&f, false);
     uint64_t rows[] = {0, 2, 1};
     const uint8_t *vectors[3];
-    CHECK_OK(vexi_segment_vectors(f.built.segment, rows, 2, &f.arena, vectors, &err));
+    CHECK_OK(vexi_segment_vectors(f.built.segment, rows, 2, &f.arena, vectors, NULL, &err));
     CHECK_FAILS(VEX_CORRUPT,
-                vexi_segment_vectors(f.built.segment, rows, 3, &f.arena, vectors, &err));
+                vexi_segment_vectors(f.built.segment, rows, 3, &f.arena, vectors, NULL, &err));
     CHECK(!vexi_segment_index_damaged(f.built.segment));
     vexi_row_range range = {0, 3};
     vexi_run *runs;
     size_t run_count;
-    CHECK_FAILS(VEX_CORRUPT,
-                vexi_segment_runs(f.built.segment, &range, 1, &f.arena, &runs, &run_count, &err));
+    CHECK_FAILS(VEX_CORRUPT, vexi_segment_runs(f.built.segment, &range, 1, &f.arena, &runs,
+                                               &run_count, NULL, &err));
     /* The page's own checksum tells it too. */
     vexi_segment *plain = reopen(&f, true);
     CHECK_FAILS(VEX_CORRUPT, vexi_segment_check(plain, &err));
@@ -345,7 +345,7 @@ TEST(a_damaged_index) {
         vex_string id;
         CHECK(vexi_segment_index_damaged(f.built.segment) == (where >= 2));
         vex_status status =
-            where == 0   ? vexi_segment_lists(f.built.segment, &list, 1, &f.arena, &bytes, NULL)
+            where == 0 ? vexi_segment_lists(f.built.segment, &list, 1, &f.arena, &bytes, NULL, NULL)
             : where == 1 ? vexi_segment_id(f.built.segment, 0, &id, NULL)
                          : vexi_segment_check(f.built.segment, NULL);
         CHECK(status == (where == 3 ? VEX_NOT_FOUND : VEX_CORRUPT));

@@ -67,7 +67,7 @@ static vex_status verify_data(verify_job *job, vex_error *err) {
     vexi_row_range all = {.first_row = 0, .count = segment->row_count};
     vexi_run *runs;
     size_t run_count;
-    vex_status status = vexi_segment_runs(segment, &all, 1, &arena, &runs, &run_count, err);
+    vex_status status = vexi_segment_runs(segment, &all, 1, &arena, &runs, &run_count, NULL, err);
     if (status == VEX_OK) {
         status = vexi_segment_object_bytes(&segment->data, &arena, &job->bytes, err);
     }

@@ -162,25 +162,26 @@ vex_status vexi_source_id(const vexi_source *source, uint64_t row, vex_string *o
 bool vexi_source_is_remote(const vexi_source *source);
 /* Fetch what vexi_source_id reads of these rows, in few steps. Optional. */
 vex_status vexi_source_ids_need(const vexi_source *source, const uint64_t *rows, size_t count,
-                                vex_error *err);
+                                vexi_read_cost *cost, vex_error *err);
 
 /* Runs of vectors that cover rows first_row .. first_row + count - 1, in the arena, checked against
  * their checksums (once per mapping). Vectors are valid as long as the view or the arena.
- * Several ranges of rows are fetched together. */
+ * Several ranges of rows are fetched together. `cost`, here and below: what the store was asked for
+ * is added; may be NULL. */
 typedef struct vexi_row_range {
     uint64_t first_row;
     uint64_t count;
 } vexi_row_range;
 vex_status vexi_source_runs(const vexi_source *source, const vexi_row_range *ranges,
                             size_t range_count, vexi_arena *arena, vexi_run **runs,
-                            size_t *run_count, vex_error *err);
+                            size_t *run_count, vexi_read_cost *cost, vex_error *err);
 
 /* Values of `columns` (numbers of row.h, without the vector) for ascending `rows`:
  * out[c * row_count + r]. Strings are valid as long as the view or the arena. */
 vex_status vexi_source_cells(const vexi_source *source, const vexi_schema *schema,
                              const uint32_t *columns, size_t column_count, const uint64_t *rows,
                              size_t row_count, vexi_arena *arena, vexi_cell *out,
-                             vex_search_stats *stats, vex_error *err);
+                             vex_search_stats *stats, vexi_read_cost *cost, vex_error *err);
 
 /* The segment's graph, or NULL where there is none, it is not checked yet or has no room in memory
  * here. Valid as long as the view. */
@@ -206,7 +207,8 @@ void vexi_source_codes(const vexi_source *source, uint64_t row_count, vexi_memta
 /* Bytes of a list's codes, checked against their checksums (once per mapping); `arena` holds them
  * where a store cannot map. Lists ascend. */
 vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
-                             vexi_arena *arena, const uint8_t **out, vex_error *err);
+                             vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                             vex_error *err);
 
 /* Tell what a search met in a source: VEX_CORRUPT, where its index or graph file may have proved
  * damaged, or VEX_IO, where one may have been cut while it was mapped. If so, the segment is

@@ -482,16 +482,17 @@ bool vexi_source_is_remote(const vexi_source *source) {
 }
 
 vex_status vexi_source_ids_need(const vexi_source *source, const uint64_t *rows, size_t count,
-                                vex_error *err) {
+                                vexi_read_cost *cost, vex_error *err) {
     return source->segment == NULL ? VEX_OK
-                                   : vexi_segment_ids_need(source->segment, rows, count, err);
+                                   : vexi_segment_ids_need(source->segment, rows, count, cost, err);
 }
 
 vex_status vexi_source_runs(const vexi_source *source, const vexi_row_range *ranges,
                             size_t range_count, vexi_arena *arena, vexi_run **runs,
-                            size_t *run_count, vex_error *err) {
+                            size_t *run_count, vexi_read_cost *cost, vex_error *err) {
     if (source->segment != NULL) {
-        return vexi_segment_runs(source->segment, ranges, range_count, arena, runs, run_count, err);
+        return vexi_segment_runs(source->segment, ranges, range_count, arena, runs, run_count, cost,
+                                 err);
     }
     *run_count = 0;
     *runs = vexi_arena_array(arena, range_count * 32, sizeof **runs);
@@ -509,10 +510,10 @@ vex_status vexi_source_runs(const vexi_source *source, const vexi_row_range *ran
 vex_status vexi_source_cells(const vexi_source *source, const vexi_schema *schema,
                              const uint32_t *columns, size_t column_count, const uint64_t *rows,
                              size_t row_count, vexi_arena *arena, vexi_cell *out,
-                             vex_search_stats *stats, vex_error *err) {
+                             vex_search_stats *stats, vexi_read_cost *cost, vex_error *err) {
     if (source->segment != NULL) {
         return vexi_segment_cells(source->segment, schema, columns, column_count, rows, row_count,
-                                  arena, out, stats, err);
+                                  arena, out, stats, cost, err);
     }
     for (size_t r = 0; r < row_count; r++) {
         vexi_row row = vexi_memtable_row(source->memtable, rows[r]);
@@ -540,9 +541,10 @@ const vexi_graph_file *vexi_source_graph(const vexi_source *source) {
 }
 
 vex_status vexi_source_lists(const vexi_source *source, const uint32_t *lists, size_t list_count,
-                             vexi_arena *arena, const uint8_t **out, vex_error *err) {
+                             vexi_arena *arena, const uint8_t **out, vexi_read_cost *cost,
+                             vex_error *err) {
     VEX_ASSERT(source->segment != NULL);
-    return vexi_segment_lists(source->segment, lists, list_count, arena, out, err);
+    return vexi_segment_lists(source->segment, lists, list_count, arena, out, cost, err);
 }
 
 const vexi_index_file *vexi_source_ivf(const vexi_source *source) {

@@ -141,7 +141,8 @@ static uint32_t version_at(const vexi_view *view, uint32_t source, uint64_t row,
     size_t run_count;
     float vector[DIMENSION];
     vexi_row_range range = {.first_row = row, .count = 1};
-    CHECK_OK(vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &run_count, &err));
+    CHECK_OK(
+        vexi_source_runs(&view->sources[source], &range, 1, &arena, &runs, &run_count, NULL, &err));
     CHECK_EQ(run_count, 1);
     memcpy(vector, runs[0].vectors, sizeof vector);
     vexi_arena_deinit(&arena);

@@ -127,8 +127,8 @@ static vex_status observe_source(const vexi_view *view, uint32_t source, const u
     size_t run_count = 0;
     if (count > 0) {
         VEX_TRY(vexi_source_cells(from, view->schema, columns, 4, rows, count, arena, cells, NULL,
-                                  err));
-        VEX_TRY(vexi_source_runs(from, ranges, count, arena, &runs, &run_count, err));
+                                  NULL, err));
+        VEX_TRY(vexi_source_runs(from, ranges, count, arena, &runs, &run_count, NULL, err));
     }
     CHECK_EQ(run_count, count);
     for (size_t i = 0; i < count; i++) {
