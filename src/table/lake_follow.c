@@ -16,7 +16,7 @@
 
 #include "table/table_internal.h"
 
-enum { COPY_PART = 1024 };
+enum { COPY_PART = 1024, STEP_OBJECTS = 64, STEP_SIZE = 32 << 20 };
 
 /* ---- Groups -----------------------------------------------------------------------------------
  */
@@ -187,39 +187,108 @@ vex_status table_apply_group(vexi_table *table, vexi_span file, vex_error *err) 
     return apply_to(table, file, NULL, err);
 }
 
-/* Apply objects until one is absent, or `end` is next. */
-static vex_status objects_apply(vexi_table *table, uint64_t end, vexi_memtable *target,
-                                vex_error *err) {
-    lake_log *log = table->log;
+/* Apply one object that was read, or say which it is. */
+static vex_status object_apply(vexi_table *table, const char *name, vexi_span file,
+                               vexi_memtable *target, vex_error *err) {
+    vex_status status = apply_to(table, file, target, err);
+    return status == VEX_OK ? VEX_OK : vexi_prefix(err, status, "%s", name);
+}
+
+/* Read and apply the next object. VEX_NOT_FOUND if it is absent. */
+static vex_status next_apply(vexi_table *table, vexi_memtable *target, vex_error *err) {
+    vexi_arena arena;
+    vexi_arena_init(&arena, table->core->env);
+    vexi_span file;
+    char *name = vexi_log_object_name(&arena, table->folder, table->uuid, table->log->applied + 1);
+    vex_status status = name == NULL
+                            ? vexi_no_memory(err, VEXI_STORE_NAME_SIZE_MAX)
+                            : vexi_store_get_all(table->core->store, name, VEXI_LOG_OBJECT_SIZE_MAX,
+                                                 &arena, &file, err);
+    if (status == VEX_OK) {
+        status = object_apply(table, name, file, target, err);
+    }
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+/* Read and apply the objects listed from *at on, as many as one step should hold, in which they are
+ * in flight together. *at moves behind them; what does not follow on `applied` ends the list. */
+static vex_status listed_apply(vexi_table *table, const vexi_listing *listing, size_t prefix_size,
+                               uint64_t end, vexi_memtable *target, size_t *at, vex_error *err) {
+    vexi_store_read reads[STEP_OBJECTS];
+    vexi_range ranges[STEP_OBJECTS];
+    size_t count = 0;
+    uint64_t size = 0;
     vexi_arena arena;
     vexi_arena_init(&arena, table->core->env);
     vex_status status = VEX_OK;
+    uint64_t number = table->log->applied + 1;
+    while (*at + count < listing->count && count < STEP_OBJECTS && number < end) {
+        const vexi_list_entry *entry = &listing->entries[*at + count];
+        if (vexi_log_object_number(entry->name, prefix_size) != number ||
+            entry->size_bytes > VEXI_LOG_OBJECT_SIZE_MAX ||
+            (count > 0 && size + entry->size_bytes > STEP_SIZE)) {
+            break;
+        }
+        ranges[count] = (vexi_range){.size = (size_t)entry->size_bytes,
+                                     .target = vexi_arena_alloc(&arena, (size_t)entry->size_bytes)};
+        if (ranges[count].target == NULL) {
+            status = vexi_no_memory(err, (size_t)entry->size_bytes);
+            goto done;
+        }
+        reads[count] = (vexi_store_read){.name = entry->name, .ranges = &ranges[count], .count = 1};
+        size += entry->size_bytes;
+        count++;
+        number++;
+    }
+    if (count == 0) {
+        *at = listing->count;
+        goto done;
+    }
+    VEX_TRY_GOTO(status, done,
+                 vexi_store_get_many(table->core->store, reads, count, 0, NULL, NULL, err));
+    for (size_t i = 0; i < count && status == VEX_OK; i++) {
+        status = object_apply(table, reads[i].name, vexi_span_of(ranges[i].target, ranges[i].size),
+                              target, err);
+    }
+    *at += count;
+done:
+    vexi_arena_deinit(&arena);
+    return status;
+}
+
+/* Apply objects until one is absent, or `end` is next. One that is there has followers as a rule:
+ * they are listed, and read together. */
+static vex_status objects_apply(vexi_table *table, uint64_t end, vexi_memtable *target,
+                                vex_error *err) {
+    lake_log *log = table->log;
+    vex_error problem;
+    vex_status status = VEX_OK;
     while (status == VEX_OK && log->applied + 1 < end) {
-        char *name = vexi_log_object_name(&arena, table->folder, table->uuid, log->applied + 1);
-        vexi_span file;
-        vex_error missing;
-        if (name == NULL) {
-            status = vexi_no_memory(err, VEXI_STORE_NAME_SIZE_MAX);
+        status = next_apply(table, target, &problem);
+        if (status != VEX_OK || log->applied + 1 >= end) {
             break;
         }
-        status = vexi_store_get_all(table->core->store, name, VEXI_LOG_OBJECT_SIZE_MAX, &arena,
-                                    &file, &missing);
-        if (status == VEX_NOT_FOUND) {
-            status = VEX_OK;
-            break;
-        }
-        if (status == VEX_OK) {
-            status = apply_to(table, file, target, &missing);
-            if (status != VEX_OK) {
-                (void)vexi_prefix(&missing, status, "%s", name);
-            }
-        }
-        if (status != VEX_OK && err != NULL) {
-            *err = missing;
+        vexi_arena arena;
+        vexi_arena_init(&arena, table->core->env);
+        vexi_listing listing = {.count = 0};
+        char *prefix = vexi_log_prefix(&arena, table->folder, table->uuid);
+        char *after = vexi_log_object_name(&arena, table->folder, table->uuid, log->applied);
+        status = prefix == NULL || after == NULL
+                     ? vexi_no_memory(&problem, VEXI_STORE_NAME_SIZE_MAX)
+                     : vexi_store_list(table->core->store, prefix, after, false, &arena, &listing,
+                                       &problem);
+        for (size_t at = 0; at < listing.count && status == VEX_OK;) {
+            status = listed_apply(table, &listing, strlen(prefix), end, target, &at, &problem);
         }
         vexi_arena_deinit(&arena);
     }
-    vexi_arena_deinit(&arena);
+    if (status == VEX_NOT_FOUND) {
+        return VEX_OK; /* absent, or covered and deleted meanwhile: the newest version tells */
+    }
+    if (status != VEX_OK && err != NULL) {
+        *err = problem;
+    }
     return status;
 }
 

@@ -347,6 +347,51 @@ TEST(unknown_outcome_then_taken_over) {
     end();
 }
 
+/* More objects than one step reads, by a follower that starts late, one that falls behind a flush,
+ * and one that takes over. */
+TEST(a_long_log) {
+    begin();
+    node writer = node_open(0);
+    create(&writer);
+    node behind = node_open(1);
+    node_find(&behind);
+    char id[16];
+    for (int i = 0; i < 300; i++) {
+        snprintf(id, sizeof id, "%d", i);
+        CHECK_OK(put(&writer, id, (float)i, &err));
+        if (i == 10) {
+            CHECK_EQ(live_count(&behind), 11);
+        }
+        if (i == 150) {
+            CHECK_OK(vexi_table_flush(writer.table, &err));
+        }
+    }
+    CHECK_EQ(log_size(), 1 + 149);
+    CHECK_EQ(live_count(&behind), 300);
+    node late = node_open(2);
+    node_find(&late);
+    uint64_t calls = late.bucket->call_count;
+    CHECK_EQ(live_count(&late), 300);
+    CHECK(value_of(&late, "299") == 299);
+    CHECK(value_of(&late, "3") == 3);
+    CHECK(late.bucket->call_count - calls < 200); /* the bucket has no way to read many at once */
+    node_kill(&writer);
+    vexi_lake_config config = node_config(3);
+    config.takeover = true;
+    node next = node_open_with(&config);
+    node_find(&next);
+    CHECK_OK(put(&next, "300", 300, &err));
+    CHECK_EQ(live_count(&next), 301);
+    CHECK_OK(vexi_table_flush(next.table, &err));
+    CHECK_EQ(log_size(), 2);
+    CHECK_EQ(live_count(&behind), 301);
+    CHECK_EQ(live_count(&late), 301);
+    node_close(&next);
+    node_close(&late);
+    node_close(&behind);
+    end();
+}
+
 TEST(unreachable) {
     begin();
     node writer = node_open(0);
@@ -397,4 +442,5 @@ TEST(dropped_and_made_again) {
 
 TEST_MAIN(RUN(writer_and_reader); RUN(one_writer_at_a_time); RUN(silence_and_takeover);
           RUN(fenced_flush); RUN(a_killed_writer_loses_nothing); RUN(unknown_outcomes);
-          RUN(unknown_outcome_then_taken_over); RUN(unreachable); RUN(dropped_and_made_again))
+          RUN(unknown_outcome_then_taken_over); RUN(a_long_log); RUN(unreachable);
+          RUN(dropped_and_made_again))
