@@ -360,8 +360,8 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
             table_segments_free(env, segments, count);
             return settled;
         }
-        return table_publish(table, segments, count, request->flushed_count, table->delta.version,
-                             err);
+        return table_publish(table, segments, count, request->flushed_count, true,
+                             table->delta.version, err);
     }
     vexi_arena arena;
     vexi_arena_init(&arena, env);
@@ -391,7 +391,7 @@ static vex_status commit_attempt(vexi_table *table, commit_request *request, vex
     if (status == VEX_OK) {
         status = published_list(table, request, &commit, segments, count, &list, &list_count, err);
         if (status == VEX_OK) {
-            status = table_publish(table, list, list_count, request->flushed_count,
+            status = table_publish(table, list, list_count, request->flushed_count, false,
                                    table->delta.version, err);
         }
         if (status != VEX_OK) { /* no refusal: the next refresh shows it */

@@ -449,7 +449,7 @@ vex_status table_let_go(vexi_table *table, vex_error *err) {
     table_drop_views(table);
     table_graphs_remove(table, table->segments, table->segment_count);
     /* Nothing is left to resolve, so this cannot fail. */
-    VEX_TRY(table_publish(table, NULL, 0, sealed_count, table->delta.version, err));
+    VEX_TRY(table_publish(table, NULL, 0, sealed_count, false, table->delta.version, err));
     table_log_committed(table, UINT64_MAX);
     return VEX_OK;
 }

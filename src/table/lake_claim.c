@@ -401,8 +401,10 @@ static vex_status claim_attempt(vexi_table *table, vexi_arena *arena, bool *done
         VEX_TRY(epoch_commit(table, epoch, err));
     }
     VEX_TRY(table_follow_to(table, number, err));
-    VEX_TRY(lake_log_marks_reserve(table->core->env, log, 1, err));
-    lake_log_mark_add(log, number, 0, 0);
+    if (log->applied < number) { /* else it was followed since an earlier attempt put it */
+        VEX_TRY(lake_log_marks_reserve(table->core->env, log, 1, err));
+        lake_log_mark_add(log, number, 0, 0);
+    }
     clean_up(table, &state, vexi_log_position(table_log_covered(table)));
     pthread_mutex_lock(&table->state_lock);
     lake_log_forget_pending(log); /* it is below our claim and was read, or never will be there */

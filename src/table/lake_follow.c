@@ -462,7 +462,8 @@ static vex_status rebase(vexi_table *table, uint64_t end, vex_error *err) {
     __atomic_store_n(&log->reset, false, __ATOMIC_RELEASE);
     __atomic_store_n(&log->followed, true, __ATOMIC_RELEASE);
     /* Sealed memtables: what was swapped out, now or in an attempt that could not publish. */
-    return table_publish(table, segments, count, table->sealed_count, table->delta.version, err);
+    return table_publish(table, segments, count, table->sealed_count, anew, table->delta.version,
+                         err);
 }
 
 /* ---- Following --------------------------------------------------------------------------------
@@ -470,6 +471,7 @@ static vex_status rebase(vexi_table *table, uint64_t end, vex_error *err) {
 
 vex_status table_follow_to(vexi_table *table, uint64_t end, vex_error *err) {
     lake_log *log = table->log;
+    uint64_t since_ns = vexi_monotonic_ns(table->core->env);
     for (bool first = true;; first = false) {
         /* What is there behind what is known, then whether a newer version came meanwhile: at the
          * moment an object was absent no version covered it, so it was never put. */
@@ -492,11 +494,11 @@ vex_status table_follow_to(vexi_table *table, uint64_t end, vex_error *err) {
         }
         VEX_TRY(rebase(table, end, err));
     }
-    if (end != UINT64_MAX && log->applied + 1 != end) {
+    if (end != UINT64_MAX && log->applied + 1 < end) {
         return vexi_fail(err, VEX_CORRUPT, "the log of '%s' lacks object %llu of %llu", table->name,
                          (unsigned long long)log->applied + 1, (unsigned long long)end - 1);
     }
-    __atomic_store_n(&log->followed_ns, vexi_monotonic_ns(table->core->env), __ATOMIC_RELAXED);
+    __atomic_store_n(&log->followed_ns, since_ns, __ATOMIC_RELAXED);
     return VEX_OK;
 }
 
@@ -520,9 +522,11 @@ bool table_is_followed(const vexi_table *table) {
 
 bool vexi_table_follows(vexi_table *table, bool consistent) {
     lake_log *log = table->log;
-    return log != NULL && !table_owned(table) &&
-           (consistent || !__atomic_load_n(&log->followed, __ATOMIC_ACQUIRE) ||
-            !in_use(table, vexi_monotonic_ns(table->core->env)));
+    if (log == NULL || consistent) {
+        return log != NULL;
+    }
+    return !table_owned(table) && (!__atomic_load_n(&log->followed, __ATOMIC_ACQUIRE) ||
+                                   !in_use(table, vexi_monotonic_ns(table->core->env)));
 }
 
 vex_status vexi_table_follow(vexi_table *table, bool consistent, vex_error *err) {
@@ -537,12 +541,21 @@ vex_status vexi_table_follow(vexi_table *table, bool consistent, vex_error *err)
         return VEX_OK;
     }
     vex_error error;
+    if (table_owned(table)) { /* so it was; another node may have taken the table over since */
+        vex_status confirmed = lake_log_confirm(table, &error);
+        if (confirmed != VEX_READ_ONLY) {
+            if (confirmed != VEX_OK && err != NULL) {
+                *err = error;
+            }
+            return confirmed;
+        }
+    }
     vex_status status = VEX_OK;
     pthread_mutex_lock(&table->commit_lock);
     bool followed = __atomic_load_n(&log->followed, __ATOMIC_RELAXED);
-    if (!followed || __atomic_load_n(&log->followed_ns, __ATOMIC_RELAXED) < now_ns) {
+    if (!followed || __atomic_load_n(&log->followed_ns, __ATOMIC_RELAXED) <= now_ns) {
         status = table_follow_locked(table, &error);
-    } /* else somebody did while this one waited */
+    } /* else somebody began to after this one asked */
     pthread_mutex_unlock(&table->commit_lock);
     if (status == VEX_IO && followed && !consistent) {
         /* What is known is still an answer. */

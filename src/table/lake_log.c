@@ -401,6 +401,48 @@ vex_status lake_log_settle(vexi_table *table, vex_error *err) {
     return lake_log_commit(table, &nothing, err);
 }
 
+/* ---- Still the writer? ------------------------------------------------------------------------
+ */
+
+/* Whether there is no object `number`. */
+static vex_status object_absent(vexi_table *table, uint64_t number, bool *absent, vex_error *err) {
+    vexi_arena arena;
+    vexi_arena_init(&arena, table->core->env);
+    char *name = vexi_log_object_name(&arena, table->folder, table->uuid, number);
+    uint64_t size;
+    vex_status status = name == NULL ? vexi_no_memory(err, VEXI_STORE_NAME_SIZE_MAX)
+                                     : vexi_store_size(table->core->store, name, &size, err);
+    *absent = status == VEX_NOT_FOUND;
+    vexi_arena_deinit(&arena);
+    return *absent ? VEX_OK : status;
+}
+
+/* Who takes over puts a claim where our next object would be, and it stays there. */
+vex_status lake_log_confirm(vexi_table *table, vex_error *err) {
+    lake_log *log = table->log;
+    bool absent = false;
+    uint64_t number = __atomic_load_n(&log->applied, __ATOMIC_ACQUIRE) + 1;
+    if (table_owned(table) && !__atomic_load_n(&log->unsettled, __ATOMIC_ACQUIRE)) {
+        VEX_TRY(object_absent(table, number, &absent, err));
+        if (absent && __atomic_load_n(&log->applied, __ATOMIC_ACQUIRE) + 1 == number) {
+            return VEX_OK; /* else it was ours, and may have been deleted since */
+        }
+    }
+    lake_log_lead(log);
+    vex_status status = table_owned(table) ? pending_settle(table, err) : VEX_OK;
+    if (status == VEX_OK && table_owned(table)) {
+        status = object_absent(table, log->applied + 1, &absent, err);
+        if (status == VEX_OK && !absent) {
+            table_fenced(table);
+        }
+    }
+    if (status == VEX_OK && !table_owned(table)) {
+        status = vexi_fail(err, VEX_READ_ONLY, "another node writes '%s' now", table->name);
+    }
+    lake_log_yield(log);
+    return status;
+}
+
 /* ---- Clean-up ---------------------------------------------------------------------------------
  */
 
@@ -416,7 +458,7 @@ static vex_status marks_take(vexi_table *table, uint64_t position, vexi_arena *a
     }
     lake_log_mark *marks = vexi_arena_array(arena, covered, sizeof *marks);
     *names = vexi_arena_array(arena, covered, sizeof **names);
-    if (marks != NULL && *names != NULL) {
+    if (covered > 0 && marks != NULL && *names != NULL) {
         memcpy(marks, log->marks, covered * sizeof *marks);
     }
     pthread_mutex_unlock(&log->mutex);

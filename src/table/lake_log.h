@@ -69,7 +69,7 @@ typedef struct lake_log {
     uint64_t claim_number; /* of our claim; leader */
     uint64_t applied; /* number up to which the memtables hold the log; leader, atomic to read */
     bool followed;    /* atomic: applied means something */
-    uint64_t followed_ns; /* atomic: when it was last known to be the newest */
+    uint64_t followed_ns; /* atomic: it held then what was the newest */
     uint64_t used_ns;     /* atomic: when somebody last asked */
 } lake_log;
 
@@ -93,6 +93,9 @@ void lake_log_forget_pending(lake_log *log);
 vex_status lake_log_commit(vexi_table *table, vexi_wal_write *write, vex_error *err);
 /* As vexi_wal_settle. */
 vex_status lake_log_settle(vexi_table *table, vex_error *err);
+/* Make sure that no other node has taken the table over: one probe where the next object would be.
+ * VEX_READ_ONLY: one has. No locks. */
+vex_status lake_log_confirm(vexi_table *table, vex_error *err);
 /* The table has committed up to `sequence`: delete what it covers. Commit lock. */
 void lake_log_committed(vexi_table *table, uint64_t sequence);
 /* Adds to the log fields. */

@@ -302,5 +302,5 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
         }
     }
     VEX_TRY(table_segments_open(table, &segments, &count, err));
-    return table_publish(table, segments, count, flushed_count, table->delta.version, err);
+    return table_publish(table, segments, count, flushed_count, false, table->delta.version, err);
 }

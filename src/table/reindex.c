@@ -91,7 +91,7 @@ static vex_status mend_entry(vexi_table *table, size_t at, const vex_error *dama
         table_segments_free(table->core->env, list, count);
         return status;
     }
-    return table_publish(table, list, count, 0, table->version, err);
+    return table_publish(table, list, count, 0, false, table->version, err);
 }
 
 vex_status table_mend(vexi_table *table, const vexi_segment *segment, const vex_error *damage,

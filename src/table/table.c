@@ -641,17 +641,20 @@ vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t co
         return vexi_fail(err, VEX_READ_ONLY, "the lake is opened read-only");
     }
     /* Ids that are not there need no record: that they were absent when looked up is an answer. But
-     * a row whose put had an unknown outcome must not come after it. */
+     * a row whose put had an unknown outcome must not come after it, nor may another node have
+     * written meanwhile, which a record's put would tell. */
     if (table->log != NULL) { /* who else may write knows what is there */
         VEX_TRY(table_claim(table, err));
     }
     VEX_TRY(table_log_settle(table, err));
     size_t taken;
+    bool unsure = false;
     for (size_t done = 0; done < count; done += taken) {
         delete_part part;
         part_take(&part, ids + done, count - done, &taken);
         VEX_TRY(part_look_up(table, &part, err));
-        if (part.count == 0) {
+        unsure = part.count == 0;
+        if (unsure) {
             continue;
         }
         VEX_TRY(write_admit(table, err));
@@ -663,5 +666,5 @@ vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t co
             existed[done + part.places[i]] = part.existed[i];
         }
     }
-    return VEX_OK;
+    return table->log != NULL && unsure ? lake_log_confirm(table, err) : VEX_OK;
 }

@@ -139,9 +139,11 @@ vex_status table_segments_share(const vexi_table *table, table_segment **out, ve
 /* ---- view.c ---------------------------------------------------------------------------------- */
 
 /* Replace the segments (array and references taken; hidden not set) and forget the oldest
- * `flushed_count` sealed memtables, in one step. Commit lock. */
+ * `flushed_count` sealed memtables, in one step. `anew`: a segment of theirs may have been
+ * published before (the flush had an unknown outcome, a refresh met its commit), and what they hid
+ * in it must not stay hidden. Commit lock. */
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
-                         size_t flushed_count, int64_t version, vex_error *err);
+                         size_t flushed_count, bool anew, int64_t version, vex_error *err);
 void table_drop_views(vexi_table *table);
 
 /* ---- center.c -------------------------------------------------------------------------------- */

@@ -329,7 +329,7 @@ static const table_segment *published_entry(const vexi_table *table, const vexi_
 }
 
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
-                         size_t flushed_count, int64_t version, vex_error *err) {
+                         size_t flushed_count, bool anew, int64_t version, vex_error *err) {
     const vexi_env *env = table->core->env;
     vex_status status = VEX_OK;
     size_t hint = 0;
@@ -339,7 +339,7 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
         const table_segment *old = published_entry(table, entry->segment, &hint);
         entry->hidden = vexi_bits_retain(entry->deleted);
         /* Another engine may have brought rows back: then nothing of the old bits counts. */
-        if (old == NULL || !vexi_bits_contain(entry->deleted, old->deleted)) {
+        if (old == NULL || anew || !vexi_bits_contain(entry->deleted, old->deleted)) {
             status = resolve_segment(table, entry, flushed_count, err);
             continue;
         }

@@ -192,8 +192,7 @@ void sim_model_init(sim_model *model) {
     model->next_version = 1;
 }
 
-/* False where the step cannot have been acknowledged in this state. */
-static bool step_apply(sim_state *state, const sim_step *step) {
+bool sim_step_apply(sim_state *state, const sim_step *step) {
     switch (step->kind) {
     case SIM_CREATE:
         if (state->exists) {
@@ -224,7 +223,7 @@ void sim_model_add(sim_model *model, const sim_step *step, vex_status status) {
     }
     bool unknown = status == VEX_UNKNOWN_OUTCOME;
     if (!unknown && model->unknown_count == 0) {
-        CHECK(step_apply(&model->base, step));
+        CHECK(sim_step_apply(&model->base, step));
         return;
     }
     CHECK(model->step_count < SIM_STEPS_MAX && model->unknown_count < SIM_UNKNOWN_MAX);
@@ -240,7 +239,7 @@ static bool state_of(const sim_model *model, uint64_t chosen, sim_state *out) {
         const sim_step *step = &model->steps[i];
         bool skip = step->unknown && (chosen & 1u) == 0;
         chosen >>= step->unknown ? 1 : 0;
-        if (!skip && !step_apply(out, step) && !step->unknown) {
+        if (!skip && !sim_step_apply(out, step) && !step->unknown) {
             return false;
         }
     }

@@ -58,6 +58,9 @@ typedef struct sim_step {
     sim_change changes[SIM_CHANGES_MAX];
 } sim_step;
 
+/* False where the step cannot have been acknowledged in this state. */
+bool sim_step_apply(sim_state *state, const sim_step *step);
+
 typedef struct sim_model {
     sim_state base;
     sim_step steps[SIM_STEPS_MAX];
