@@ -445,6 +445,9 @@ typedef struct vex_search_stats {
     uint64_t request_count; /* requests                                                       */
     uint64_t request_bytes; /* bytes that they asked for                                      */
     uint64_t hit_count;     /* reads that a cache answered instead                            */
+    uint64_t read_ns;       /* waiting for those steps; of several threads the longest        */
+    uint64_t scan_ns;       /* finding the rows, waiting included                             */
+    uint64_t column_ns;     /* asked columns, waiting included                                */
 } vex_search_stats;
 
 typedef struct vex_search_options {

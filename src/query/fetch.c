@@ -267,7 +267,7 @@ vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_pla
         job.parts[part_count - 1].count++;
     }
     vexi_parallel(env, part_count, fetch_part_run, &job);
-    uint64_t steps = 0;
+    uint64_t steps = 0, ns = 0;
     for (size_t i = 0; i < part_count; i++) {
         const fetch_part *part = &job.parts[i];
         if (part->status != VEX_OK) {
@@ -283,6 +283,7 @@ vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_pla
             stats->read_bytes += part->stats.read_bytes;
         }
         steps = part->cost.steps > steps ? part->cost.steps : steps;
+        ns = part->cost.ns > ns ? part->cost.ns : ns;
         if (cost != NULL) {
             cost->requests += part->cost.requests;
             cost->bytes += part->cost.bytes;
@@ -291,6 +292,7 @@ vex_status vexi_fetch(const vexi_env *env, const vexi_view *view, const vexi_pla
     }
     if (cost != NULL) {
         cost->steps += steps; /* sources side by side */
+        cost->ns += ns;
     }
 done:
     if (status != VEX_OK) {

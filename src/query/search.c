@@ -391,7 +391,7 @@ static void cost_fill(const vexi_read_cost *cost, vex_search_stats *stats) {
 /* Steps of units are taken side by side; those of the search and of the columns one after another.
  */
 static void stats_fill(const search *s, const vexi_read_cost *fetch_cost, vex_search_stats *stats) {
-    uint64_t unit_steps = 0;
+    uint64_t unit_steps = 0, unit_ns = 0;
     cost_fill(&s->cost, stats);
     cost_fill(fetch_cost, stats);
     for (size_t i = 0; i < s->view->source_count; i++) {
@@ -411,10 +411,13 @@ static void stats_fill(const search *s, const vexi_read_cost *fetch_cost, vex_se
         stats->code_count += s->units[i].stats.code_count;
         stats->row_count += s->units[i].stats.row_count;
         uint64_t steps = s->units[i].cost.steps;
+        uint64_t ns = s->units[i].cost.ns;
         unit_steps = steps > unit_steps ? steps : unit_steps;
+        unit_ns = ns > unit_ns ? ns : unit_ns;
         cost_fill(&s->units[i].cost, stats);
     }
     stats->step_count = s->cost.steps + unit_steps + fetch_cost->steps;
+    stats->read_ns = s->cost.ns + unit_ns + fetch_cost->ns;
 }
 
 /* One run over the sources that are not left out. */
@@ -441,6 +444,7 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
             s->certain && (way == VEXI_WAY_NONE || way == VEXI_WAY_EXACT || way == VEXI_WAY_FEW);
     }
     VEX_TRY_GOTO(status, done, results_create(s, arena, err));
+    uint64_t begin_ns = vexi_monotonic_ns(s->env), scanned_ns = begin_ns;
     if (s->row_count > 0 && s->request->query_count > 0) {
         bool remote = is_remote(s);
         plan(s, !remote);
@@ -455,6 +459,7 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
             vexi_parallel(s->env, s->group_count, group_run, s);
             VEX_TRY_GOTO(status, done, units_result(s, failed_source, err));
         }
+        scanned_ns = vexi_monotonic_ns(s->env);
         VEX_TRY_GOTO(status, done,
                      vexi_fetch(s->env, s->view, s->places,
                                 (size_t)s->request->query_count * s->row_count, &s->request->asked,
@@ -462,6 +467,8 @@ static vex_status attempt(search *s, vexi_arena *arena, struct ArrowSchema *sche
     }
     VEX_TRY_GOTO(status, done, search_batch(s, &fetched, schema, batch, failed_source, err));
     stats_fill(s, &fetch_cost, stats);
+    stats->scan_ns = scanned_ns - begin_ns;
+    stats->column_ns = vexi_monotonic_ns(s->env) - scanned_ns;
 done:
     vexi_fetched_deinit(&fetched);
     units_free(s);

@@ -214,6 +214,8 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
             out->with_vectors = true;
         } else if (vexi_word_is(arguments[i], "RAW")) {
             out->raw = true;
+        } else if (vexi_word_is(arguments[i], "PROFILE")) {
+            out->profile = true;
         } else if (vexi_word_is(arguments[i], "RETURN")) {
             if (i + 1 == count) {
                 return vexi_fail(err, VEX_INVALID, "RETURN needs a count and that many columns");
@@ -259,7 +261,8 @@ bool vexi_get_same(const vexi_get_arguments *a, const vexi_get_arguments *b) {
 }
 
 bool vexi_search_same(const vexi_search_arguments *a, const vexi_search_arguments *b) {
-    return a->by_id == b->by_id && a->k == b->k && a->nprobe == b->nprobe && a->ef == b->ef &&
+    return !a->profile && !b->profile && a->by_id == b->by_id && a->k == b->k &&
+           a->nprobe == b->nprobe && a->ef == b->ef &&
            !(a->recall < b->recall || a->recall > b->recall) && a->exact == b->exact &&
            a->partial == b->partial && a->consistent == b->consistent &&
            a->with_vectors == b->with_vectors && a->raw == b->raw &&

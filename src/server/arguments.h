@@ -46,7 +46,7 @@ vex_status vexi_parse_set(const vex_string *arguments, uint32_t count, vexi_set_
                           vex_error *err);
 
 /* VSEARCH vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [RETURN n column...]
- * [WITHVECTORS] [RAW] [IN c]
+ * [WITHVECTORS] [RAW] [PROFILE] [IN c]
  * Behind k there are only options, so IN may stand anywhere among them, not only last. */
 typedef struct vexi_search_arguments {
     vex_string collection;
@@ -63,6 +63,7 @@ typedef struct vexi_search_arguments {
     bool consistent;
     bool with_vectors;
     bool raw;
+    bool profile;
 } vexi_search_arguments;
 
 vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
@@ -71,6 +72,7 @@ vex_status vexi_parse_search(const vex_string *arguments, uint32_t count,
 /* Whether two commands differ in nothing but what they ask for (ids, query), so that one call of
  * the engine can answer both. */
 bool vexi_get_same(const vexi_get_arguments *a, const vexi_get_arguments *b);
+/* One with PROFILE is like no other: what it tells is of its own. */
 bool vexi_search_same(const vexi_search_arguments *a, const vexi_search_arguments *b);
 
 /* VCREATE name DIM d [METRIC m] [INDEX i] [RECALL r] [BITS b] [COLUMNS name type ...] */

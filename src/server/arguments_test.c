@@ -108,8 +108,12 @@ TEST(searches) {
     CHECK_OK(vexi_parse_search(w.list, w.count, &a, &err));
     CHECK(!a.by_id && a.k == 5 && a.nprobe == 7 && a.exact && a.partial && a.with_vectors &&
           a.raw && a.column_count == 2 && vexi_string_is(a.columns[1], "RAW"));
+    w = split("id x 5 profile");
+    CHECK_OK(vexi_parse_search(w.list, w.count, &a, &err));
+    CHECK(a.profile && !vexi_search_same(&a, &a));
     w = split("id x 10000");
     CHECK_OK(vexi_parse_search(w.list, w.count, &a, &err));
+    CHECK(!a.profile && vexi_search_same(&a, &a));
     CHECK(a.by_id && a.k == 10000 && vexi_string_is(a.query, "x"));
     static const struct {
         const char *line;

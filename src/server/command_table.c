@@ -6,7 +6,7 @@
 static const vexi_command table[] = {
     {"vsearch", -3, VEXI_KIND_SEARCH, NULL, false, "vector",
      "vector|ID id k [RECALL r] [NPROBE n] [EF n] [EXACT] [PARTIAL] [CONSISTENT] "
-     "[RETURN n column ...] [WITHVECTORS] [RAW] [IN collection]",
+     "[RETURN n column ...] [WITHVECTORS] [RAW] [PROFILE] [IN collection]",
      "Find the k nearest rows of a vector, or of a stored row (ID), itself included.",
      "An array of rows, nearest first; a row is `[id, distance]`, or `[id, distance, map]` with "
      "RETURN or WITHVECTORS. Fewer than k rows if the collection has fewer.",
@@ -21,7 +21,15 @@ static const vexi_command table[] = {
      "- CONSISTENT: on s3://, look for what other nodes have written before answering; without it "
      "their rows are seen within the poll interval.\n"
      "- RETURN n column ...: columns to fetch for each row: `vector`, `attributes`, `payload` or a "
-     "typed column. WITHVECTORS adds `vector`. RAW gives vectors as float32 blobs."},
+     "typed column. WITHVECTORS adds `vector`. RAW gives vectors as float32 blobs.\n"
+     "- PROFILE: reply with an array of two: the rows, and a map of what the search did: segments "
+     "looked at (and of them by lists, by graph, left out), lists, graph hops, codes and rows "
+     "compared, Parquet pages decoded and their bytes. For a lake that is not local: `steps`, "
+     "requests that had to wait for one another's answers (what is sent together is one), "
+     "`requests` and the `request-bytes` that they asked for, and `cache-hits`, reads that the "
+     "caches answered instead; all of them are 0 where nothing had to be asked. Then microseconds: "
+     "waiting for those steps (`read-us`; of several threads the longest), finding the rows "
+     "(`scan-us`, reading included), their columns (`columns-us`), and in all (`total-us`)."},
     {"vset", -3, VEXI_KIND_PUT, NULL, false, "vector",
      "id vector [ATTRIBUTES json] [PAYLOAD blob] [IN collection]",
      "Store a row, durably. It replaces a row of that id as a whole.", "`OK`",

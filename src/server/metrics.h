@@ -60,6 +60,10 @@ typedef struct vexi_metrics {
     _Atomic uint64_t errors; /* replies of protocol and limit errors */
     _Atomic uint64_t searches;
     _Atomic uint64_t searches_on_loop;
+    _Atomic uint64_t search_steps; /* of remote lakes, as the next three */
+    _Atomic uint64_t search_requests;
+    _Atomic uint64_t search_request_bytes;
+    _Atomic uint64_t search_cache_hits;
     _Atomic uint64_t rows_written;
     _Atomic uint64_t gets;
     _Atomic uint64_t gets_on_loop;     /* commands, as gets */

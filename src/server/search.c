@@ -283,11 +283,56 @@ static vex_status asked_columns(const vexi_search_arguments *arguments, vexi_are
     return VEX_OK;
 }
 
+/* What a search did, in all `total_ns`. */
+static void write_profile(const vex_search_stats *stats, uint64_t total_ns,
+                          vexi_resp_protocol protocol, vexi_buffer *out) {
+    const struct {
+        const char *name;
+        uint64_t value;
+    } fields[] = {
+        {"segments", stats->segment_count},
+        {"segments-by-lists", stats->segment_ivf_count},
+        {"segments-by-graph", stats->segment_graph_count},
+        {"segments-left-out", stats->segment_skip_count},
+        {"lists", stats->list_count},
+        {"hops", stats->hop_count},
+        {"codes", stats->code_count},
+        {"rows", stats->row_count},
+        {"pages", stats->page_count},
+        {"page-bytes", stats->read_bytes},
+        {"steps", stats->step_count},
+        {"requests", stats->request_count},
+        {"request-bytes", stats->request_bytes},
+        {"cache-hits", stats->hit_count},
+        {"read-us", stats->read_ns / 1000},
+        {"scan-us", stats->scan_ns / 1000},
+        {"columns-us", stats->column_ns / 1000},
+        {"total-us", total_ns / 1000},
+    };
+    size_t count = sizeof fields / sizeof *fields;
+    vexi_resp_map(out, protocol, count);
+    for (size_t i = 0; i < count; i++) {
+        vexi_resp_bulk(out, fields[i].name, strlen(fields[i].name));
+        vexi_resp_integer(out, (int64_t)fields[i].value);
+    }
+}
+
+static void count_stats(vexi_metrics *metrics, const vex_search_stats *stats) {
+    if (stats->step_count > 0 || stats->hit_count > 0) {
+        vexi_metric_add(&metrics->search_steps, stats->step_count);
+        vexi_metric_add(&metrics->search_requests, stats->request_count);
+        vexi_metric_add(&metrics->search_request_bytes, stats->request_bytes);
+        vexi_metric_add(&metrics->search_cache_hits, stats->hit_count);
+    }
+}
+
 /* Search for queries[0..count), which have the same options and dimension, and write a reply for
  * each. Nothing is written on failure. */
 static vex_status search(const search_query *queries, uint32_t count, vexi_arena *arena,
                          vex_error *err) {
     const vexi_search_arguments *first = &queries[0].arguments;
+    vexi_server *server = queries[0].run->server;
+    vex_search_stats stats = {0};
     vex_search_options options = {.size = sizeof options,
                                   .k = first->k,
                                   .nprobe = first->nprobe,
@@ -295,7 +340,8 @@ static vex_status search(const search_query *queries, uint32_t count, vexi_arena
                                   .recall = first->recall,
                                   .exact = first->exact,
                                   .partial = first->partial,
-                                  .consistent = first->consistent};
+                                  .consistent = first->consistent,
+                                  .stats = &stats};
     VEX_TRY(asked_columns(first, arena, &options.columns, &options.column_count, err));
     const float *vectors = queries[0].vector;
     uint32_t dimension = queries[0].dimension;
@@ -320,8 +366,11 @@ static vex_status search(const search_query *queries, uint32_t count, vexi_arena
     }
     struct ArrowSchema schema;
     struct ArrowArray batch;
-    VEX_TRY(vex_search(queries[0].run->server->lake, first->collection, vectors, count, dimension,
-                       &options, &schema, &batch, err));
+    uint64_t start_ns = vexi_monotonic_ns(server->env);
+    VEX_TRY(vex_search(server->lake, first->collection, vectors, count, dimension, &options,
+                       &schema, &batch, err));
+    uint64_t total_ns = vexi_monotonic_ns(server->env) - start_ns;
+    count_stats(&server->metrics, &stats);
     vexi_rows rows = {.schema = &schema, .batch = &batch};
     int64_t row_count = vexi_rows_count(&rows);
     int64_t row = 0;
@@ -330,6 +379,9 @@ static vex_status search(const search_query *queries, uint32_t count, vexi_arena
         int64_t end = row;
         while (end < row_count && vexi_rows_u32(&rows, 0, end) == i) {
             end++;
+        }
+        if (first->profile) {
+            vexi_resp_array(&run->reply, 2);
         }
         vexi_resp_array(&run->reply, (size_t)(end - row));
         for (; row < end; row++) {
@@ -340,6 +392,9 @@ static vex_status search(const search_query *queries, uint32_t count, vexi_arena
             if (options.column_count > 0) {
                 vexi_rows_write_map(&rows, 3, row, first->raw, run->protocol, &run->reply);
             }
+        }
+        if (first->profile) { /* made alone: vexi_search_same */
+            write_profile(&stats, total_ns, run->protocol, &run->reply);
         }
     }
     schema.release(&schema);

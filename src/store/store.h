@@ -51,6 +51,7 @@ typedef struct vexi_read_cost {
     uint64_t requests; /* that they sent; those of a step together */
     uint64_t bytes;    /* that those asked for, gaps between ranges included */
     uint64_t hits;     /* reads that a cache answered instead */
+    uint64_t ns;       /* how long the calls took */
 } vexi_read_cost;
 
 typedef struct vexi_list_entry {

@@ -162,6 +162,28 @@ def test_answers_are_the_writers(start, writer, name):
     assert "opened read-only" in error(remote, "VDEL", "k1", "IN", name)
 
 
+@pytest.mark.parametrize("name", ["flat", "ivf", "cosine"])
+def test_a_search_takes_few_steps(start, writer, name):
+    vectors = fill(writer.client(), name, 2000, *COLLECTIONS[name])
+    server = start("--read-only", lake=LAKE)
+    remote = server.client()
+
+    def profiled(query, *options):
+        rows, profile = remote.execute_command("VSEARCH", query, 5, *options, "PROFILE", "IN", name)
+        assert rows == remote.execute_command("VSEARCH", query, 5, *options, "IN", name)
+        return as_map(profile)
+
+    cold = profiled(vectors[5], "RETURN", 2, "n", "payload")
+    assert cold["segments"] == 3 and cold["rows"] > 0
+    assert 1 <= cold["steps"] <= 3  # heads, lists, vectors and columns
+    assert cold["steps"] <= cold["requests"] <= 12 * cold["steps"]
+    assert cold["request-bytes"] > 0 and cold["total-us"] >= cold["scan-us"] >= cold["read-us"] - cold["columns-us"]
+    assert profiled(vectors[1500])["steps"] <= 2
+    assert profiled(vectors[5], "EXACT")["steps"] <= 3
+    local = as_map(writer.client().execute_command("VSEARCH", vectors[5], 5, "PROFILE", "IN", name)[1])
+    assert (local["steps"], local["requests"], local["read-us"]) == (0, 0, 0) and local["segments"] == 3
+
+
 def test_graphs_are_used(start, gateway, tmp_path):
     rng = random.Random(3)
     vectors = [[rng.gauss(0, 1) + i % 30 / 10 for _ in range(DIMENSION)] for i in range(4100)]
