@@ -52,7 +52,7 @@ static vex_status warm_range(warming *w, vexi_segment *segment, bool is_index, u
         VEX_TRY(check_ended(w, err));
         if (is_index) {
             vexi_piece piece = {.offset = offset, .size = (size_t)size};
-            vex_status status = vexi_index_need(&segment->index, &piece, 1, err);
+            vex_status status = vexi_index_need(&segment->index, &piece, 1, NULL, err);
             if (status != VEX_OK) {
                 return vexi_prefix(err, status, "%s", segment->index_object.name);
             }
