@@ -265,6 +265,9 @@ typedef struct vex_lake_options {
     const char *cache_folder;    /* s3:// alone: a folder on a local disk that holds what was read,
                                     for later runs too, and is no other process'; default none */
     uint64_t cache_size_bytes;   /* of that folder, at least 4 MiB; default 10 GiB */
+    bool no_prefetch; /* s3:// alone: fetch nothing before somebody asks for it. Else the codes of
+                         lists are fetched in the background when the lake is opened, up to a
+                         quarter of the cache's memory */
 } vex_lake_options;
 
 /* Open the lake at `uri`: "file:///absolute", "file://relative", a plain path, "mem://" for a lake
@@ -359,6 +362,42 @@ VEX_API VEX_MUST_USE vex_status vex_collection_refresh(vex_lake *lake, vex_strin
 /* Describe a collection, as it is known here. VEX_NOT_FOUND if there is none. */
 VEX_API VEX_MUST_USE vex_status vex_collection_describe(vex_lake *lake, vex_string name,
                                                         vex_collection_info *out, vex_error *err);
+
+/* Progress of a long call, for another thread to watch: read fields with __atomic_load_n. A store
+ * of 1 to cancel ends the call with VEX_CANCELLED and nothing imported. */
+typedef struct vex_progress {
+    uint64_t rows_done;
+    uint64_t rows_total; /* 0 while unknown */
+    uint32_t phase; /* 0 reading, 1 indexing, 2 committing                                    */
+    uint32_t cancel;
+} vex_progress;
+
+/* What vex_collection_warm fetches. */
+typedef struct vex_warm_options {
+    size_t size;
+    bool vectors;           /* the vectors and columns too, into the cache */
+    vex_progress *progress; /* may be NULL; its rows are those of segments */
+} vex_warm_options;
+
+typedef struct vex_warm_stats {
+    uint64_t segment_count;
+    uint64_t index_bytes;         /* of index files, that are in memory now */
+    uint64_t data_bytes;          /* of data files, that are in the cache or passed through it */
+    uint64_t graph_count;         /* in memory */
+    uint64_t graph_missing_count; /* not there, being loaded, or without room */
+    uint64_t left_out_bytes;      /* for which the cache has no room */
+} vex_warm_stats;
+
+/* Fetch what searches of a collection need, so that the first one does not: of a lake on s3:// its
+ * index files, as far as the memory of the cache reaches, and with options->vectors its data files,
+ * as far as its folder or its memory does. Graphs are loaded in the background. Of other lakes
+ * there is nothing to fetch. options may be NULL.
+ *
+ * VEX_NOT_FOUND  no such collection.
+ * VEX_CANCELLED  by options->progress; what was fetched stays, as after any failure. */
+VEX_API VEX_MUST_USE vex_status vex_collection_warm(vex_lake *lake, vex_string name,
+                                                    const vex_warm_options *options,
+                                                    vex_warm_stats *out, vex_error *err);
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
@@ -487,15 +526,6 @@ VEX_API VEX_MUST_USE vex_status vex_search(vex_lake *lake, vex_string collection
                                            vex_error *err);
 
 /* ---- Import and check ------------------------------------------------------------------------ */
-
-/* Progress of a long call, for another thread to watch: read fields with __atomic_load_n. A store
- * of 1 to cancel ends the call with VEX_CANCELLED and nothing imported. */
-typedef struct vex_progress {
-    uint64_t rows_done;
-    uint64_t rows_total; /* 0 while unknown */
-    uint32_t phase; /* 0 reading, 1 indexing, 2 committing                                    */
-    uint32_t cancel;
-} vex_progress;
 
 /* Settings of vex_import; the collection is made if it is missing. */
 typedef struct vex_import_options {

@@ -129,3 +129,19 @@ vex_status vex_collection_describe(vex_lake *lake, vex_string name, vex_collecti
     vexi_table_release(table);
     return status;
 }
+
+vex_status vex_collection_warm(vex_lake *lake, vex_string name, const vex_warm_options *options,
+                               vex_warm_stats *out, vex_error *err) {
+    vex_warm_options known;
+    vexi_table *table;
+    if (out == NULL) {
+        return vexi_fail(err, VEX_INVALID, "out is NULL");
+    }
+    *out = (vex_warm_stats){0};
+    VEX_TRY(vexi_options_copy(options, "vex_warm_options", &known, sizeof known, err));
+    VEX_TRY(vexi_api_table(lake, name, &table, err));
+    vexi_warm_request request = {.vectors = known.vectors, .progress = known.progress};
+    vex_status status = vexi_table_warm(table, &request, out, err);
+    vexi_table_release(table);
+    return status;
+}

@@ -161,6 +161,11 @@ static void node_name(char *out, size_t size) {
     snprintf(out, size, "%s:%ld", host[0] != '\0' ? host : "host", (long)getpid());
 }
 
+static uint64_t cache_disk_bytes(const vex_lake_options *options) {
+    return options->cache_size_bytes != 0 ? options->cache_size_bytes
+                                          : (uint64_t)DEFAULT_CACHE_GIBIBYTES * 1024 * MEBIBYTE;
+}
+
 static vex_status config_from_options(const vex_lake_options *options, lake_place place,
                                       const vexi_memory_plan *plan, vexi_lake_config *out,
                                       vex_error *err) {
@@ -191,6 +196,10 @@ static vex_status config_from_options(const vex_lake_options *options, lake_plac
             options->flush_size_bytes != 0 ? options->flush_size_bytes : 64u * MEBIBYTE,
         .memory_limit_bytes = plan->memtable_bytes,
         .graph_memory_bytes = plan->graph_bytes,
+        .cache_memory_bytes = plan->cache_bytes,
+        .cache_disk_bytes =
+            plan->cache_bytes > 0 && options->cache_folder != NULL ? cache_disk_bytes(options) : 0,
+        .prefetch = !options->no_prefetch,
         .segment_size_bytes = 256u * MEBIBYTE,
         .log_size_bytes = 64u * MEBIBYTE,
         .shared = shared,
@@ -227,9 +236,7 @@ static vex_status cache_open(lake_keeper *keeper, const vex_lake_options *option
     vexi_cache_config config = {
         .memory_bytes = plan->cache_bytes,
         .folder = options->cache_folder,
-        .disk_bytes = options->cache_size_bytes != 0
-                          ? options->cache_size_bytes
-                          : (uint64_t)DEFAULT_CACHE_GIBIBYTES * 1024 * MEBIBYTE,
+        .disk_bytes = cache_disk_bytes(options),
         .fill_on_put = true,
         .is_uncached = is_uncached,
     };

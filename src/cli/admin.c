@@ -226,6 +226,51 @@ const vexi_cli_command vexi_cli_verify = {
     .run = run_verify,
 };
 
+/* ---- warm ------------------------------------------------------------------------------------ */
+
+static int run_warm(const vexi_cli_command *command, int argc, char **argv) {
+    vexi_cli_arguments arguments;
+    int exit_status;
+    if (!vexi_cli_begin(command, argc, argv, &arguments, &exit_status)) {
+        return exit_status;
+    }
+    vex_lake *lake = NULL;
+    vex_error err;
+    vex_warm_options options = {.size = sizeof options,
+                                .vectors = !vexi_cli_flag(&arguments, "index-only")};
+    vex_warm_stats stats = {0};
+    vex_status status = vexi_cli_open(&arguments, VEXI_CLI_READ, &lake, &err);
+    if (status == VEX_OK) {
+        status = vex_collection_warm(lake, vexi_cli_collection(&arguments, "default"), &options,
+                                     &stats, &err);
+    }
+    if (status == VEX_OK) {
+        printf("segments %" PRIu64 "\nindex_bytes %" PRIu64 "\ndata_bytes %" PRIu64
+               "\nleft_out_bytes %" PRIu64 "\n",
+               stats.segment_count, stats.index_bytes, stats.data_bytes, stats.left_out_bytes);
+    }
+    return vexi_cli_end(command, lake, status, &err);
+}
+
+static const vexi_cli_option warm_options[] = {
+    {"lake", 0, true, "URI", "the lake: s3://bucket/prefix"},
+    {"in", 0, false, "NAME", "the collection; default: default"},
+    {"index-only", 0, false, NULL, "index files alone, not the vectors and columns"},
+    VEXI_CLI_S3_OPTIONS,
+    {0},
+};
+
+const vexi_cli_command vexi_cli_warm = {
+    .name = "warm",
+    .summary = "Fill a server's cache folder before it is started.",
+    .details =
+        "What searches of a collection on s3:// need is fetched into the folder that\n"
+        "--cache-dir names, as far as --cache-size reaches. A server that runs is warmed by\n"
+        "its command VWARM: it has its folder for itself.",
+    .options = warm_options,
+    .run = run_warm,
+};
+
 /* ---- create, drop, flush --------------------------------------------------------------------- */
 
 /* "name:type,name:type" */

@@ -12,6 +12,7 @@ extern const vexi_cli_command vexi_cli_import;
 extern const vexi_cli_command vexi_cli_search;
 extern const vexi_cli_command vexi_cli_info;
 extern const vexi_cli_command vexi_cli_verify;
+extern const vexi_cli_command vexi_cli_warm;
 extern const vexi_cli_command vexi_cli_create;
 extern const vexi_cli_command vexi_cli_drop;
 extern const vexi_cli_command vexi_cli_flush;
@@ -34,8 +35,10 @@ vex_status vexi_cli_open(const vexi_cli_arguments *arguments, vexi_cli_access ac
         {"region", 0, false, "NAME", "of s3://: the region; default: AWS_REGION, us-east-1"}, \
         {"profile", 0, false, "NAME", "of s3://: profile of the AWS files"},                  \
         {"ca-file", 0, false, "FILE", "of s3://: certificate authorities"},                   \
-        {"insecure", 0, false, NULL, "of s3://: accept any certificate"}, {                   \
-        "virtual-host", 0, false, NULL, "of s3://: name the bucket in the host"               \
+        {"insecure", 0, false, NULL, "of s3://: accept any certificate"},                     \
+        {"virtual-host", 0, false, NULL, "of s3://: name the bucket in the host"},            \
+        {"cache-dir", 0, false, "FOLDER", "of s3://: keep what is read there, for later"}, {  \
+        "cache-size", 0, false, "MIB", "of s3://: size of that folder; default: 10240"        \
     }
 
 /* Close the lake, print the message if `status` or the closing is not VEX_OK, and turn it into an

@@ -8,7 +8,7 @@
 #include "server/serve.h"
 
 static const vexi_cli_command *const commands[] = {
-    &vexi_cli_import, &vexi_cli_search, &vexi_cli_info,  &vexi_cli_verify,
+    &vexi_cli_import, &vexi_cli_search, &vexi_cli_info,  &vexi_cli_verify, &vexi_cli_warm,
     &vexi_cli_create, &vexi_cli_drop,   &vexi_cli_flush, &vexi_cli_bench,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };

@@ -7,7 +7,7 @@
 
 #include "base/status.h"
 
-#define VEXI_CLI_OPTIONS_MAX 20u
+#define VEXI_CLI_OPTIONS_MAX 32u
 
 /* One option. A name is `--name`; the value may follow as the next argument or behind `=`. */
 typedef struct vexi_cli_option {

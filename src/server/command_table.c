@@ -72,6 +72,14 @@ static const vexi_command table[] = {
      "A map, first with the names that Redis uses (`quant-type`, `vector-dim`, `size`, ...); null "
      "if there is no such collection.",
      NULL},
+    {"vwarm", -2, VEXI_KIND_LONG, vexi_command_vwarm, false, "collection", "collection [VECTORS]",
+     "Fetch what searches of a collection need, so that the first one does not wait for it.",
+     "A map: `segments`; `index-bytes` and `data-bytes`, what is there now; `graphs` and "
+     "`graphs-missing`, which are loaded in the background; `left-out-bytes`, for which there is "
+     "no room.",
+     "For lakes on `s3://`: of others there is nothing to fetch. Index files go into memory, up to "
+     "`--cache-memory`; with VECTORS data files go into the cache, up to the larger of "
+     "`--cache-memory` and `--cache-size`."},
     {"vimport", -2, VEXI_KIND_LONG, vexi_command_vimport, false, "collection",
      "uri [INTO collection]",
      "Import a file: Parquet, fvecs, bvecs, npy or JSON lines, as one commit.",

@@ -23,6 +23,7 @@ void vexi_command_vdrop(vexi_call *call);
 void vexi_command_vlist(vexi_call *call);
 void vexi_command_vflush(vexi_call *call);
 void vexi_command_vinfo(vexi_call *call);
+void vexi_command_vwarm(vexi_call *call);
 void vexi_command_vimport(vexi_call *call);
 
 /* commands_keys.c */

@@ -136,6 +136,30 @@ void vexi_command_vinfo(vexi_call *call) {
     field_text(out, "last-error", info.last_error);
 }
 
+void vexi_command_vwarm(vexi_call *call) {
+    vex_warm_options options = {.size = sizeof options};
+    vex_warm_stats stats;
+    vex_error err;
+    if (call->argument_count > 3 ||
+        (call->argument_count == 3 && !vexi_word_is(call->arguments[2], "VECTORS"))) {
+        vexi_resp_error(call->reply, "ERR syntax error: VWARM collection [VECTORS]");
+        return;
+    }
+    options.vectors = call->argument_count == 3;
+    if (vex_collection_warm(call->server->lake, call->arguments[1], &options, &stats, &err) !=
+        VEX_OK) {
+        vexi_reply_error(call->reply, &err);
+        return;
+    }
+    vexi_resp_map(call->reply, call->protocol, 6);
+    field_number(call->reply, "segments", stats.segment_count);
+    field_number(call->reply, "index-bytes", stats.index_bytes);
+    field_number(call->reply, "data-bytes", stats.data_bytes);
+    field_number(call->reply, "graphs", stats.graph_count);
+    field_number(call->reply, "graphs-missing", stats.graph_missing_count);
+    field_number(call->reply, "left-out-bytes", stats.left_out_bytes);
+}
+
 /* Whether `path` is `folder` or lies below it. Both are real paths. */
 static bool is_below(const char *path, const char *folder) {
     size_t size = strlen(folder);

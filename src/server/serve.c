@@ -172,7 +172,8 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .refresh_interval_ms = (uint32_t)settings->poll_interval_ms,
                                 .cache_memory_bytes = settings->cache_memory_bytes,
                                 .cache_folder = given(settings->cache_dir),
-                                .cache_size_bytes = settings->cache_size_bytes};
+                                .cache_size_bytes = settings->cache_size_bytes,
+                                .no_prefetch = settings->prefetch == 0};
     server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }

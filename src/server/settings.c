@@ -102,6 +102,9 @@ static const setting table[] = {
      "is made if missing and used by one process at a time. Empty: none."},
     {"cache-size", SETTING_BYTES, AT(cache_size_bytes), "SIZE", "10gb", 4 * MIB, 1048576 * GIB,
      NULL, "Size of that folder."},
+    {"prefetch", SETTING_SWITCH, AT(prefetch), "", "yes", 0, 1, NULL,
+     "With s3://: fetch the codes of lists in the background when the lake is opened, up to a "
+     "quarter of cache-memory."},
     {"threads", SETTING_NUMBER, AT(thread_count), "N", "0", 0, 256, NULL,
      "Background threads of the engine; 0 means one per core."},
     {"search-threads", SETTING_NUMBER, AT(search_thread_count), "N", "4", 1, 64, NULL,

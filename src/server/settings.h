@@ -39,6 +39,7 @@ typedef struct vexi_settings {
     uint64_t cache_memory_bytes;
     char cache_dir[VEXI_TEXT_SETTING_SIZE];
     uint64_t cache_size_bytes;
+    uint64_t prefetch;
     uint64_t graph_memory_bytes;
     uint64_t thread_count; /* 0: one per core */
     uint64_t search_thread_count;

@@ -338,6 +338,12 @@ vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, v
     return count_end(&call, VEX_STORE_SIZE, 0, status);
 }
 
+vex_status vexi_store_warm(vexi_store *store, const char *name, const vexi_range *ranges,
+                           size_t count, vex_error *err) {
+    VEX_TRY(check_name(name, err));
+    return store->ops->warm == NULL ? VEX_OK : store->ops->warm(store, name, ranges, count, err);
+}
+
 void vexi_store_distrust(vexi_store *store, const char *name) {
     if (store->ops->distrust != NULL && name_problem(name, false) == NULL) {
         store->ops->distrust(store, name);

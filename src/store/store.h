@@ -128,6 +128,10 @@ typedef struct vexi_store_ops {
      * has no use for it. */
     void (*tell_size)(vexi_store *store, const char *name, uint64_t size_bytes);
 
+    /* Bring ranges in (targets are not looked at), for later reads. NULL: it keeps nothing. */
+    vex_status (*warm)(vexi_store *store, const char *name, const vexi_range *ranges, size_t count,
+                       vex_error *err);
+
     /* Bytes of an object did not match their checksum: read them anew, where that makes a
      * difference. NULL: it does not. */
     void (*distrust)(vexi_store *store, const char *name);
@@ -210,6 +214,8 @@ vex_status vexi_store_remove_many(vexi_store *store, const char *const *names, s
                                   vex_error *err);
 vex_status vexi_store_size(vexi_store *store, const char *name, uint64_t *out, vex_error *err);
 void vexi_store_distrust(vexi_store *store, const char *name);
+vex_status vexi_store_warm(vexi_store *store, const char *name, const vexi_range *ranges,
+                           size_t count, vex_error *err);
 vex_status vexi_store_map(vexi_store *store, const char *name, vexi_mapping *out, vex_error *err);
 void vexi_store_unmap(vexi_store *store,
                       vexi_mapping *mapping); /* clears *mapping; NULL data is fine */

@@ -620,6 +620,7 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     lake->core = core;
     lake->config = *config;
     lake->refresh_task = (vexi_task){.run = refresh_run, .argument = lake};
+    lake->prefetch_task = (vexi_task){.run = prefetch_run, .argument = lake};
     lake->index_task = (vexi_task){.run = index_run, .argument = lake};
     pthread_mutex_init(&lake->create_lock, NULL);
     pthread_rwlock_init(&lake->tables_lock, NULL);
@@ -633,6 +634,9 @@ vex_status vexi_lake_open(const vexi_env *env, vexi_store *store, const vexi_lak
     }
     __atomic_store_n(&lake->ready, true, __ATOMIC_RELEASE);
     lake_index_soon(lake);
+    if (config->prefetch && config->cache_memory_bytes > 0) {
+        vexi_submit(env, &lake->prefetch_task, 0);
+    }
     *out = lake;
     return VEX_OK;
 }
@@ -647,6 +651,7 @@ vex_status vexi_lake_close(vexi_lake *lake, vex_error *err) {
     for (size_t i = 0; i < lake->table_count; i++) {
         __atomic_store_n(&lake->tables[i]->index_cancel, 1, __ATOMIC_RELAXED);
     }
+    vexi_cancel(env, &lake->prefetch_task);
     vexi_cancel(env, &lake->index_task);
     vexi_wal_stop(lake->wal); /* what it calls when a sync fails queues flushes */
     for (size_t i = 0; i < lake->table_count; i++) {

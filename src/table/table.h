@@ -46,7 +46,11 @@ typedef struct vexi_lake_config {
     uint32_t heartbeat_interval_ms; /* well below that */
     uint32_t group_delay_ms;        /* for which a write waits for others */
     uint64_t group_size_bytes;      /* unless so much waits */
-    char node_name[128];            /* of this process, for people; printable ASCII without '"' */
+    /* Of a store with a cache, 0 elsewhere: what warming may fill. */
+    uint64_t cache_memory_bytes;
+    uint64_t cache_disk_bytes;
+    bool prefetch;       /* codes of lists, in the background of opening */
+    char node_name[128]; /* of this process, for people; printable ASCII without '"' */
 } vexi_lake_config;
 
 /* Open over a store (taken, also on failure) and an environment (borrowed; outlives the lake and
@@ -236,6 +240,19 @@ vex_status vexi_source_check(const vexi_source *source, vex_error *err);
 const char *vexi_source_name(const vexi_source *source);
 
 /* ---- Checking -------------------------------------------------------------------------------- */
+
+/* What is brought in beside the heads of index files (warm.c). */
+typedef struct vexi_warm_request {
+    bool codes_only;        /* of the index files, the codes of their lists */
+    bool vectors;           /* the data files too */
+    vex_progress *progress; /* may be NULL */
+    const bool *closing;    /* atomic: ends it; may be NULL */
+} vexi_warm_request;
+
+/* Fetch what searches of the table need, within the budgets of the lake's cache; nothing where the
+ * store maps. stats is added to. VEX_CANCELLED, or what the store says: what was fetched stays. */
+vex_status vexi_table_warm(vexi_table *table, const vexi_warm_request *request,
+                           vex_warm_stats *stats, vex_error *err);
 
 /* A finding of vexi_table_verify, in the arena. */
 typedef struct vexi_finding {

@@ -37,6 +37,7 @@ struct vexi_lake {
     uint64_t discovered_ns; /* when the folders were listed last; the refresh task's */
 
     vexi_task refresh_task;
+    vexi_task prefetch_task; /* warm.c */
     vexi_task index_task;    /* graphs, and segments without an index: index_task.c */
     uint32_t index_failures; /* in a row; the index task's */
     bool ready;              /* atomic: open, background work may begin */
@@ -261,6 +262,10 @@ vex_status table_mend(vexi_table *table, const vexi_segment *segment, const vex_
 vex_status table_mend_all(vexi_table *table, vex_error *err);
 /* Write the live rows of a segment without an index as indexed ones, in its place. */
 vex_status table_reindex(vexi_table *table, const table_segment *entry, vex_error *err);
+
+/* ---- warm.c ---------------------------------------------------------------------------------- */
+
+void prefetch_run(void *lake);
 
 /* ---- index_task.c ---------------------------------------------------------------------------- */
 

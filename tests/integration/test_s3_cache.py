@@ -5,13 +5,15 @@ The bucket is test_s3_lake's: versitygw over a folder, in which a writer's lake 
 
 import os
 import pathlib
+import random
 import shutil
 import signal
+import struct
 import urllib.request
 
 import pytest
-from conftest import error
-from test_s3_lake import GATEWAY, LAKE, COLLECTIONS, fill, gateway, run, writer  # noqa: F401 (fixtures)
+from conftest import as_map, blob, error
+from test_s3_lake import GATEWAY, LAKE, COLLECTIONS, fill, gateway, run, wait_until, writer  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.skipif(not GATEWAY.exists(), reason="no versitygw: run tools/setup test")
 
@@ -54,8 +56,9 @@ def test_answers_without_the_bucket(start, writer, gateway, tmp_path, kind):
     reader.stop()
     assert cache_bytes(folder) > 0
     reader = start("--read-only", "--cache-dir", str(folder), "--cache-size", "64mb", lake=LAKE)
-    gateway.stop()
     remote = reader.client(socket_timeout=120)
+    assert len(remote.execute_command("VGET", "k7", "IN", "c")) > 0  # it has seen the log's end once
+    gateway.stop()
     assert [search(remote, query) for query in known] == wanted
     gateway.start()
 
@@ -152,3 +155,87 @@ def test_metrics_tell_the_levels(start, writer, tmp_path):
     assert third["l2"] > 0 and third["store"] == 0
     local_metrics = metric(start("--http-port", "0"), "vexlake_cache_used_bytes{level=\"l1\"}")
     assert local_metrics == 0
+
+
+def import_rows(lake, folder, name, count, *options, dimension=32, seed=5):
+    """A collection with one indexed segment, written into the bucket's folder; its vectors."""
+    print("seed", seed)
+    rng = random.Random(seed)
+    vectors = [[rng.gauss(0, 1) + i % 30 / 10 for _ in range(dimension)] for i in range(count)]
+    path = folder / f"{name}.fvecs"
+    path.write_bytes(b"".join(struct.pack("<i", dimension) + blob(*row) for row in vectors))
+    code, _, err = run("import", "--lake", lake, "--into", name, *options, path)
+    assert code == 0, err
+    return [blob(*row) for row in vectors]
+
+
+def gets(server):
+    """Blocks that the bucket was asked for; logs, which are polled, are not among them."""
+    return metric(server, 'vexlake_cache_reads_total{level="store"}')
+
+
+def test_warming(start, gateway, tmp_path):
+    """After VWARM with VECTORS no search asks the bucket; without, index files are there."""
+    vectors = import_rows(gateway.bucket / "lake", tmp_path, "c", 6000, "--index", "ivf")
+    server = start("--read-only", "--http-port", "0", "--prefetch", "no", lake=LAKE)
+    client = server.client()
+    files = {kind: sum(path.stat().st_size for path in (gateway.bucket / "lake" / "c" / kind).rglob("*")
+                       if path.suffix in (".parquet", ".bin")) for kind in ("data", "index")}
+    before = gets(server)
+    reply = as_map(client.execute_command("VWARM", "c"))
+    assert reply["segments"] == 1 and 0.5 * files["index"] < reply["index-bytes"] <= files["index"]
+    assert (reply["data-bytes"], reply["left-out-bytes"]) == (0, 0)
+    assert gets(server) > before
+    before = gets(server)
+    assert as_map(client.execute_command("VWARM", "c"))["index-bytes"] == reply["index-bytes"]
+    assert gets(server) == before  # all of it is there
+    reply = as_map(client.execute_command("VWARM", "c", "vectors"))
+    assert reply["data-bytes"] == files["data"]
+    assert gets(server) > before
+    before = gets(server)
+    local = start(lake=gateway.bucket / "lake").client()
+    for query in vectors[:3000:100]:
+        command = ("VSEARCH", query, 10, "RETURN", 1, "vector", "IN", "c")
+        assert client.execute_command(*command) == local.execute_command(*command)
+    assert gets(server) == before
+    assert as_map(local.execute_command("VWARM", "c"))["index-bytes"] == 0
+    for command in (["VWARM"], ["VWARM", "c", "all"], ["VWARM", "c", "VECTORS", "more"]):
+        assert "syntax" in error(client, *command) or "number of arguments" in error(client, *command)
+    assert "no collection" in error(client, "VWARM", "nothing")
+
+
+def test_warming_within_the_budget(start, gateway, tmp_path):
+    import_rows(gateway.bucket / "lake", tmp_path, "c", 6000, "--index", "ivf", dimension=256)
+    server = start("--read-only", "--http-port", "0", "--cache-memory", "1mb", lake=LAKE)
+    reply = as_map(server.client().execute_command("VWARM", "c", "VECTORS"))
+    assert reply["left-out-bytes"] > 1 << 20 and reply["data-bytes"] <= 1 << 20
+    assert metric(server, 'vexlake_cache_used_bytes{level="l1"}') <= 1 << 20
+
+
+def test_codes_are_prefetched(start, gateway, tmp_path):
+    """In the background of opening; a search then needs vectors alone."""
+    vectors = import_rows(gateway.bucket / "lake", tmp_path, "c", 6000, "--index", "ivf")
+    told = {}
+    for flag in ("yes", "no"):
+        server = start("--read-only", "--http-port", "0", "--log-level", "debug", "--prefetch", flag,
+                       "--cache-memory", "256mb", lake=LAKE)
+        if flag == "yes":
+            wait_until(lambda: "prefetched" in server.log())
+        before = metric(server, 'vexlake_s3_received_bytes_total{kind="get"}')
+        server.client().execute_command("VSEARCH", vectors[77], 10, "IN", "c")
+        told[flag] = metric(server, 'vexlake_s3_received_bytes_total{kind="get"}') - before
+        assert ("prefetched" in server.log()) == (flag == "yes")
+    assert told["yes"] < told["no"]
+
+
+def test_a_folder_is_filled_before_the_start(start, gateway, tmp_path):
+    """vexlake warm, then a server that needs the bucket for logs alone."""
+    vectors = import_rows(gateway.bucket / "lake", tmp_path, "c", 6000, "--index", "ivf")
+    code, out, err = run("warm", "--lake", LAKE, "--in", "c", "--cache-dir", tmp_path / "l2", "--cache-size", 100)
+    assert code == 0 and "segments 1\n" in out and "left_out_bytes 0\n" in out, err
+    server = start("--read-only", "--http-port", "0", "--cache-dir", str(tmp_path / "l2"), "--cache-size", "100mb",
+                   lake=LAKE)
+    for query in vectors[:3000:100]:
+        assert len(server.client().execute_command("VSEARCH", query, 10, "IN", "c")) == 10
+    assert metric(server, 'vexlake_cache_reads_total{level="store"}') == 0
+    assert metric(server, 'vexlake_cache_reads_total{level="l2"}') > 0
