@@ -8,7 +8,7 @@ import sys
 import common
 
 SECTIONS = ("flat", "wire", "vset", "imports", "rows", "recall", "ann", "build", "scalar",
-            "memtable", "inserts", "resp", "large")
+            "memtable", "inserts", "resp", "large", "s3cold", "s3warm", "s3ingest", "s3open")
 DOCUMENT = common.ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: figures, written by bench/run --keep -->", "<!-- end -->"
 

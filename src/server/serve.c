@@ -174,7 +174,6 @@ static vex_status open_lake(vexi_server *server, vex_error *err) {
                                 .cache_folder = given(settings->cache_dir),
                                 .cache_size_bytes = settings->cache_size_bytes,
                                 .no_prefetch = settings->prefetch == 0};
-    server->lake_is_remote = strncasecmp(settings->lake, "s3://", 5) == 0;
     return vex_lake_open(settings->lake, &options, &server->lake, err);
 }
 
@@ -268,10 +267,11 @@ static vex_status start(vexi_server *server, vex_error *err) {
     server->beat_timer.data = server;
     server->signals[0].data = server;
     server->signals[1].data = server;
+    server->lake_is_remote = strncasecmp(server->settings.lake, "s3://", 5) == 0;
     uint32_t lanes[VEXI_LANE_COUNT] = {0};
     lanes[VEXI_LANE_SEARCH] = (uint32_t)server->settings.search_thread_count;
     lanes[VEXI_LANE_READ] = 8;
-    lanes[VEXI_LANE_WRITE] = 16;
+    lanes[VEXI_LANE_WRITE] = server->lake_is_remote ? 64 : 16; /* they wait for answers there */
     lanes[VEXI_LANE_LONG] = 4;
     VEX_TRY(vexi_pool_create(server->env, &server->loop, lanes, &server->pool, err));
     VEX_TRY(listen_on(server, err));

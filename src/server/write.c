@@ -1,9 +1,11 @@
 /* VSET and VDEL: the writes of all clients, gathered.
  *
  * A write waits for a sync of the log, so what counts is how many writes share one. Runs that are
- * ready in the same turn of the loop, or that arrive while JOBS_MAX jobs on their collection are
- * under way, become one job, hence one call of the engine. Two jobs at a time let one prepare its
- * rows while the other waits for the disk.
+ * ready in the same turn of the loop, or that arrive while as many jobs on their collection are
+ * under way as may be, become one job, hence one call of the engine. Two jobs at a time let one
+ * prepare its rows while the other waits for the disk. Where the log is objects in a bucket, the
+ * engine itself waits for writes to share one, for tens of milliseconds: a job that has not reached
+ * it by then waits for the next, so more of them may be under way, each a thread that sleeps.
  *
  * Each command keeps its own answer: if a put fails at a row, the rows before it are put, that row
  * gets its error by a put of its own, and the rest goes on. Within a client order is kept because a
@@ -16,9 +18,10 @@
 #include "server/arguments.h"
 #include "server/server_internal.h"
 
-#define JOBS_MAX     2u
-#define JOB_RUNS_MAX 4096u
-#define JOB_SIZE_MAX (32u << 20)
+#define JOBS_MAX        2u
+#define JOBS_MAX_REMOTE 16u
+#define JOB_RUNS_MAX    4096u
+#define JOB_SIZE_MAX    (32u << 20)
 
 typedef struct write_job {
     vexi_job job;
@@ -117,10 +120,11 @@ static bool send_off(vexi_server *server, vexi_write_queue *queue) {
 }
 
 void vexi_write_dispatch(vexi_server *server) {
+    const uint32_t job_max = server->lake_is_remote ? JOBS_MAX_REMOTE : JOBS_MAX;
     vexi_write_queue **link = &server->write_queues;
     while (*link != NULL) {
         vexi_write_queue *queue = *link;
-        while (queue->first != NULL && queue->active_count < JOBS_MAX) {
+        while (queue->first != NULL && queue->active_count < job_max) {
             if (!send_off(server, queue)) {
                 return; /* no memory: the next turn tries again */
             }
