@@ -414,3 +414,17 @@ vex_status table_commit(vexi_table *table, commit_request *request, vex_error *e
     }
     return status;
 }
+
+vex_status table_take_version(vexi_table *table, vex_error *err) {
+    vex_status status = VEX_EXISTS;
+    while (status == VEX_EXISTS) {
+        VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
+        if (table_is_gone(table)) {
+            return VEX_OK;
+        }
+        VEX_TRY(table_check_epoch(table, err));
+        vexi_delta_commit commit = {.operation = vexi_string_of("SETTLE")};
+        status = commit_put(table->core, table->folder, &table->delta, &commit, err);
+    }
+    return status;
+}

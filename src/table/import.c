@@ -453,6 +453,11 @@ static vex_status import_commit(import_run *run, vex_error *err) {
     };
     pthread_mutex_lock(&table->commit_lock);
     vex_status status = table_commit(table, &request, err);
+    if (status == VEX_UNKNOWN_OUTCOME && table->log != NULL) {
+        pthread_mutex_lock(&table->state_lock);
+        table->doubtful = true;
+        pthread_mutex_unlock(&table->state_lock);
+    }
     pthread_mutex_unlock(&table->commit_lock);
     run->named = !request.unnamed;
     return status;

@@ -483,18 +483,18 @@ vex_status lake_drop_if_empty(vexi_lake *lake, vexi_table *table, vex_error *err
     vex_status status = VEX_OK;
     pthread_mutex_lock(&lake->create_lock); /* nobody adopts it between the two steps */
     pthread_mutex_lock(&table->commit_lock);
+    if (table->log != NULL) { /* what others wrote is known then */
+        status = table_claim_locked(table, err);
+    }
     pthread_mutex_lock(&table->state_lock);
     bool empty =
-        !table->dropped && table->segment_count == 0 && table->sealed_count == 0 &&
-        table->reserved_rows == 0 &&
+        status == VEX_OK && !table->dropped && table->segment_count == 0 &&
+        table->sealed_count == 0 && table->reserved_rows == 0 &&
         (table->active.memtable == NULL || vexi_memtable_count(table->active.memtable) == 0);
     /* From here on no write is admitted, so none can be acknowledged and then dropped. */
     table->dropped = table->dropped || empty;
     pthread_mutex_unlock(&table->state_lock);
-    if (empty && table->log != NULL) {
-        status = table_claim_locked(table, err);
-    }
-    if (empty && status == VEX_OK) {
+    if (empty) {
         status = VEX_EXISTS;
         while (status == VEX_EXISTS) {
             status = drop_attempt(table, err);

@@ -374,7 +374,17 @@ static vex_status claim_attempt(vexi_table *table, vexi_arena *arena, bool *done
     }
     VEX_TRY(commit_check_writable(table->folder, &table->delta, err));
     log_state state;
-    VEX_TRY(log_look(table, arena, &state, err));
+    vex_error error;
+    vex_status looked = log_look(table, arena, &state, &error);
+    if (looked == VEX_NOT_FOUND) {
+        return VEX_OK; /* listed, then deleted by its writer: it is covered now */
+    }
+    if (looked != VEX_OK) {
+        if (err != NULL) {
+            *err = error;
+        }
+        return looked;
+    }
     if (state.held) {
         VEX_TRY(holder_check(table, &state.claim, err));
     }

@@ -479,7 +479,10 @@ static vex_status marks_take(vexi_table *table, uint64_t position, vexi_arena *a
 
 void lake_log_committed(vexi_table *table, uint64_t sequence) {
     lake_log *log = table->log;
-    uint64_t position = vexi_log_position(sequence);
+    uint64_t position = sequence == UINT64_MAX ? UINT64_MAX : vexi_log_position(sequence);
+    if (!table_owned(table)) {
+        return; /* whoever writes it now deletes */
+    }
     vexi_arena arena;
     vexi_arena_init(&arena, table->core->env);
     const char **names;

@@ -428,7 +428,9 @@ TEST(dropped_and_made_again) {
     node_find(&reader);
     CHECK_OK(put(&writer, "a", 1, &err));
     CHECK_EQ(live_count(&reader), 1);
+    CHECK_EQ(log_size(), 2);
     CHECK_OK(vexi_lake_drop_table(writer.lake, vexi_string_of("c"), &err));
+    CHECK_EQ(log_size(), 1); /* the claim stays */
     vexi_table_release(writer.table);
     create(&writer);
     CHECK_OK(put(&writer, "b", 2, &err));

@@ -356,11 +356,15 @@ static void write_apply(vexi_wal_write *wal_write, uint64_t first_sequence) {
     }
 }
 
-/* A drop was answered with a failure: nothing is acknowledged before the log has told whether the
- * table is still there. */
+/* A drop was answered with a failure, or an import on a shared store: nothing is acknowledged
+ * before the log has told whether it happened. On a shared store its commit may still be on its
+ * way: it cannot land any more once its version is taken. */
 static vex_status write_settle(vexi_table *table, vex_error *err) {
     pthread_mutex_lock(&table->commit_lock);
-    vex_status status = table_refresh(table, err);
+    vex_status status = table->log != NULL ? table_take_version(table, err) : VEX_OK;
+    if (status == VEX_OK) {
+        status = table_refresh(table, err);
+    }
     if (status == VEX_OK) {
         pthread_mutex_lock(&table->state_lock);
         table->doubtful = false;
@@ -369,7 +373,8 @@ static vex_status write_settle(vexi_table *table, vex_error *err) {
     pthread_mutex_unlock(&table->commit_lock);
     return status == VEX_OK
                ? status
-               : vexi_prefix(err, status, "write refused, '%s' may be dropped", table->name);
+               : vexi_prefix(err, status, "write refused, an earlier change of '%s' is in doubt",
+                             table->name);
 }
 
 /* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of

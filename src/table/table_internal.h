@@ -85,7 +85,8 @@ struct vexi_table {
      * deletes. */
     pthread_mutex_t state_lock;
     bool dropped;
-    bool doubtful; /* whether it is dropped is unknown: the next write asks the log; state lock */
+    bool doubtful; /* the outcome of a commit that readers would see is unknown (a drop, on a shared
+                      store an import): the next write asks the log; state lock */
     table_segment *segments; /* changed with view and state locks, so either one suffices to read */
     size_t segment_count;
     table_memtable sealed[TABLE_SEALED_ROOM]; /* oldest first; as segments */
@@ -208,6 +209,9 @@ vex_status commit_hide(const vexi_env *env, commit_segment *segments, size_t cou
 /* Commit and publish: reads what others committed, finds the rows to hide in the newest version,
  * puts the next version if it is absent, again until it is in. Commit lock. */
 vex_status table_commit(vexi_table *table, commit_request *request, vex_error *err);
+/* Put a commit that says nothing, so that none of ours that is in doubt can land any more. VEX_OK
+ * also where the table proves to be gone. Commit lock. */
+vex_status table_take_version(vexi_table *table, vex_error *err);
 /* Take over what others committed and publish it. Commit lock. */
 vex_status table_refresh(vexi_table *table, vex_error *err);
 /* The action that takes a file of the newest version out. Borrows the add's strings. */

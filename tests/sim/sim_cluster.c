@@ -54,6 +54,9 @@ static void commit_done(sim_node *node, const char *name, vexi_span bytes) {
     if (cluster->holder != node->number) {
         fail(cluster, node, "was taken over and commits", name);
     }
+    if (find(bytes, "\"DROP TABLE\"") != NULL) {
+        cluster->covered_log[0] = '\0'; /* nothing of its log matters now */
+    }
     static const char app[] = "\"appId\":\"vexlake-log-";
     const char *at = find(bytes, app);
     if (at != NULL) { /* ..."appId":"vexlake-log-<uuid>","version":5,... in one line */
@@ -478,11 +481,11 @@ static vex_status look(sim_node *node, bool consistent, sim_state *out, vex_erro
     vexi_view *view = NULL;
     vex_status status = VEX_NOT_FOUND;
     /* One that proves to be dropped may have been made again. */
-    for (int i = 0; i < 3 && status == VEX_NOT_FOUND; i++) {
+    for (int i = 0; i < 4 && status == VEX_NOT_FOUND; i++) {
         vexi_table_release(table);
         table = NULL;
         status = vexi_lake_table(node->lake, vexi_string_of(collection), &table, err);
-        if (status == VEX_NOT_FOUND && consistent && i == 0) {
+        if (status == VEX_NOT_FOUND && consistent && i < 3) {
             /* A name that was not there is not looked for again at once. */
             sim_env_advance(node->cluster->sim, node->config.refresh_interval_ms + 1);
             continue;
