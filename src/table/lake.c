@@ -125,8 +125,7 @@ static bool missed_lately(vexi_lake *lake, vex_string name) {
 /* Another node of a shared lake may have made the collection. create_lock keeps two from opening
  * it. */
 static vex_status discover(vexi_lake *lake, vex_string name, vex_error *err) {
-    if (!lake->config.shared || missed_lately(lake, name) ||
-        vexi_name_check(name, NULL) != VEX_OK) {
+    if (!lake->config.shared || vexi_name_check(name, NULL) != VEX_OK) {
         return VEX_OK;
     }
     vexi_arena arena;
@@ -137,7 +136,8 @@ static vex_status discover(vexi_lake *lake, vex_string name, vex_error *err) {
     if (status == VEX_OK) {
         pthread_mutex_lock(&lake->create_lock);
         vexi_table *table = table_get(lake, name);
-        if (table == NULL) {
+        /* With the lock: somebody may be finding it just now. */
+        if (table == NULL && !missed_lately(lake, name)) {
             status = lake_load_table(lake, folder, &arena, &skipped, err);
         }
         vexi_table_release(table);

@@ -47,7 +47,7 @@ def number(value):
 
 class Server:
     def __init__(self, lake, log, *flags, ready=True, wrapper=()):
-        self.lake = pathlib.Path(lake)
+        self.lake = lake if str(lake).startswith("s3://") else pathlib.Path(lake)
         self.log_path = pathlib.Path(log)
         self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.clients = []

@@ -15,46 +15,11 @@ import time
 
 import pytest
 from conftest import PROGRAM, ROOT, as_map, blob, error, floats
+from s3_bucket import GATEWAY, Gateway
 
-GATEWAY = pathlib.Path(os.environ.get("VEXLAKE_VERSITYGW") or ROOT / "build/go/bin/versitygw")
 pytestmark = pytest.mark.skipif(not GATEWAY.exists(), reason="no versitygw: run tools/setup test")
 
 DIMENSION = 16
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Gateway:
-    def __init__(self, folder):
-        self.folder = folder
-        self.bucket = folder / "root" / "vex-test"
-        self.bucket.mkdir(parents=True)
-        (folder / "sidecar").mkdir()
-        self.port = free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [GATEWAY, "--port", f"127.0.0.1:{self.port}", "--access", "test-access", "--secret", "test-secret-key",
-             "--quiet", "--keep-alive", "posix", "--sidecar", self.folder / "sidecar", self.folder / "root"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while True:
-            assert self.process.poll() is None and time.monotonic() < end
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
 
 
 @pytest.fixture

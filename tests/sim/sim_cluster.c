@@ -258,7 +258,7 @@ static void history_print(const sim_cluster *cluster, const sim_node *node) {
     state_print("it showed", &node->shown);
     fprintf(stderr, "  behind %zu steps; own %zu; of %zu:\n", node->floor, node->own,
             cluster->step_count);
-    for (size_t i = node->floor; i < cluster->step_count; i++) {
+    for (size_t i = 0; i < cluster->step_count; i++) {
         const sim_step *step = &cluster->steps[i];
         fprintf(stderr, "  %zu %s%s, epoch %llu", i, kinds[step->kind],
                 step->unknown ? " (unknown)" : "", (unsigned long long)cluster->epochs[i]);
