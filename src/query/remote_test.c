@@ -348,6 +348,19 @@ static vex_search_stats stats_of(fixture *f, const char *name, const vexi_search
     return a.stats;
 }
 
+/* A collection is opened in three steps: the names of its commits, the commits, the heads of its
+ * segments; of these two go through get_many. */
+TEST(a_collection_opens_in_three_steps) {
+    fixture *f = begin(0);
+    uint64_t trips = __atomic_load_n(&f->ranges->trip_count, __ATOMIC_RELAXED);
+    uint64_t requests = __atomic_load_n(&f->ranges->call_count, __ATOMIC_RELAXED);
+    printf("    %" PRIu64 " requests, %" PRIu64 " steps of several objects\n", requests, trips);
+    CHECK(trips <= 2 * (SHAPES + 2));
+
+    CHECK(requests <= 64); /* no sizes, and each commit and head once */
+    end(f);
+}
+
 /* However many segments there are: lists, then vectors, ids and asked columns. */
 TEST(a_search_takes_two_steps) {
     static const char *const names[] = {"rows-1", "rows-5", "ivf", "ivf-cosine", "flat"};
@@ -571,7 +584,8 @@ TEST(commits_are_followed) {
     CHECK(false); /* never seen */
 }
 
-TEST_MAIN(RUN(searches_are_the_same); RUN(rows_by_id_are_the_same); RUN(a_search_takes_two_steps);
+TEST_MAIN(RUN(searches_are_the_same); RUN(rows_by_id_are_the_same);
+          RUN(a_collection_opens_in_three_steps); RUN(a_search_takes_two_steps);
           RUN(queries_share_steps); RUN(one_bit_takes_more_steps); RUN(searches_without_memory);
           RUN(wrong_bits_are_noticed); RUN(a_store_that_is_away_damages_nothing);
           RUN(a_wrong_bit_on_the_way_is_read_again); RUN(checking_reads_everything);

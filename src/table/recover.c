@@ -47,11 +47,11 @@ typedef struct recovery {
 /* ---- Tables -----------------------------------------------------------------------------------
  */
 
-vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *arena, bool *skipped,
-                           vex_error *err) {
-    vex_string name;
-    if (vexi_folder_parse(folder, arena, &name, NULL) != VEX_OK) {
-        return VEX_OK; /* not ours */
+/* The commits of a table. VEX_NOT_FOUND: there are none. */
+static vex_status load_commits(vexi_lake *lake, const char *folder, vexi_arena *arena,
+                               vexi_delta_state *delta, vex_error *err) {
+    if ((vexi_store_flags(lake->core->store) & VEXI_STORE_CAN_MAP) == 0) {
+        return commit_load(lake->core, folder, delta, err);
     }
     size_t size = strlen(folder) + 64;
     char *first = vexi_arena_alloc(arena, size);
@@ -62,20 +62,30 @@ vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *aren
     vexi_delta_commit_name(0, commit_name);
     snprintf(first, size, "%s/data/_delta_log/%s", folder, commit_name);
     uint64_t first_size;
-    vex_status status = vexi_store_size(lake->core->store, first, &first_size, err);
-    if (status == VEX_NOT_FOUND) {
-        return VEX_OK;
+    VEX_TRY(vexi_store_size(lake->core->store, first, &first_size, err));
+    return commit_refresh(lake->core, folder, delta, err);
+}
+
+/* The table in a folder; NULL: it is not ours, or (*skipped) made by something newer. */
+static vex_status open_table(vexi_lake *lake, const char *folder, vexi_arena *arena,
+                             vexi_table **out, bool *skipped, vex_error *err) {
+    vex_string name;
+    *out = NULL;
+    if (vexi_folder_parse(folder, arena, &name, NULL) != VEX_OK) {
+        return VEX_OK; /* not ours */
     }
-    VEX_TRY(status);
     vexi_delta_state delta;
     vexi_delta_state_init(&delta, lake->core->env);
-    vexi_table *table = NULL;
-    status = commit_refresh(lake->core, folder, &delta, err);
+    vex_status status = load_commits(lake, folder, arena, &delta, err);
+    if (status == VEX_NOT_FOUND) {
+        vexi_delta_state_deinit(&delta);
+        return VEX_OK;
+    }
     if (status == VEX_OK && !lake->config.read_only) {
         status = commit_settle(lake->core, folder, delta.version, err);
     }
     if (status == VEX_OK) {
-        status = table_create(lake, name, folder, &delta, &table, err);
+        status = table_create(lake, name, folder, &delta, out, err);
     }
     vexi_delta_state_deinit(&delta);
     if (status == VEX_UNSUPPORTED) {
@@ -84,18 +94,56 @@ vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *aren
         *skipped = true;
         return VEX_OK;
     }
-    if (status == VEX_OK) {
-        status = lake_add_table(lake, table, err);
-        if (status != VEX_OK) {
-            vexi_table_release(table);
-        }
+    return status;
+}
+
+/* The table is taken. */
+static vex_status add_table(vexi_lake *lake, vexi_table *table, vex_error *err) {
+    vex_status status = table == NULL ? VEX_OK : lake_add_table(lake, table, err);
+    if (status != VEX_OK) {
+        vexi_table_release(table);
     }
     return status;
+}
+
+vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *arena, bool *skipped,
+                           vex_error *err) {
+    vexi_table *table;
+    VEX_TRY(open_table(lake, folder, arena, &table, skipped, err));
+    return add_table(lake, table, err);
+}
+
+/* Tables side by side, as many as there are threads: what one waits for, the others use. */
+typedef struct load_job {
+    vexi_lake *lake;
+    struct loaded_table {
+        const char *folder;
+        vexi_table *table;
+        bool skipped;
+        vex_status status;
+        vex_error err;
+    } * tables;
+} load_job;
+
+static void load_run(void *argument, size_t i) {
+    load_job *job = argument;
+    struct loaded_table *one = &job->tables[i];
+    vexi_arena arena;
+    vexi_arena_init(&arena, job->lake->core->env);
+    one->status = open_table(job->lake, one->folder, &arena, &one->table, &one->skipped, &one->err);
+    vexi_arena_deinit(&arena);
 }
 
 static vex_status load_tables(recovery *r, vex_error *err) {
     vexi_listing listing;
     VEX_TRY(vexi_store_list(r->lake->core->store, "", NULL, true, &r->arena, &listing, err));
+    load_job job = {.lake = r->lake};
+    size_t count = 0;
+    vex_status status = VEX_OK;
+    job.tables = vexi_arena_calloc(&r->arena, listing.count, sizeof *job.tables);
+    if (job.tables == NULL) {
+        return vexi_no_memory(err, listing.count * sizeof *job.tables);
+    }
     for (size_t i = 0; i < listing.count; i++) {
         size_t size = strlen(listing.entries[i].name);
         if (!listing.entries[i].is_folder || listing.entries[i].name[0] == '.' || size < 2) {
@@ -105,9 +153,25 @@ static vex_status load_tables(recovery *r, vex_error *err) {
         if (folder == NULL) {
             return vexi_no_memory(err, size);
         }
-        VEX_TRY(lake_load_table(r->lake, folder, &r->arena, &r->skipped_tables, err));
+        job.tables[count++].folder = folder;
     }
-    return VEX_OK;
+    vexi_parallel(r->lake->core->env, count, load_run, &job);
+    for (size_t i = 0; i < count; i++) { /* in their order, whatever fails */
+        struct loaded_table *one = &job.tables[i];
+        r->skipped_tables = r->skipped_tables || one->skipped;
+        if (status == VEX_OK && one->status != VEX_OK) {
+            status = one->status;
+            if (err != NULL) {
+                *err = one->err;
+            }
+        }
+        if (status == VEX_OK) {
+            status = add_table(r->lake, one->table, err);
+        } else {
+            vexi_table_release(one->table);
+        }
+    }
+    return status;
 }
 
 /* ---- Log files --------------------------------------------------------------------------------

@@ -156,6 +156,58 @@ static const table_segment *open_entry(const vexi_table *table, vex_string path,
     return NULL;
 }
 
+/* Where the store is a server: the heads of the index files that are to be opened, in one step. By
+ * file of the Delta state; empty where none came. A failure says nothing yet: the segment that
+ * cannot be opened will tell. */
+static vex_status heads_fetch(vexi_table *table, vexi_arena *arena, vexi_span **out,
+                              vex_error *err) {
+    enum { SIZE_MAX_TOGETHER = 64 << 20 };
+    const vexi_delta_state *delta = &table->delta;
+    size_t hint = 0, count = 0, room = SIZE_MAX_TOGETHER;
+    *out = NULL;
+    if ((vexi_store_flags(table->core->store) & VEXI_STORE_CAN_MAP) != 0 || delta->file_count < 2) {
+        return VEX_OK;
+    }
+    vexi_span *heads = vexi_arena_calloc(arena, delta->file_count, sizeof *heads);
+    vexi_range *ranges = vexi_arena_array(arena, delta->file_count, sizeof *ranges);
+    vexi_store_read *reads = vexi_arena_array(arena, delta->file_count, sizeof *reads);
+    size_t *numbers = vexi_arena_array(arena, delta->file_count, sizeof *numbers);
+    if (heads == NULL || ranges == NULL || reads == NULL || numbers == NULL) {
+        return vexi_no_memory(err, delta->file_count * sizeof *reads);
+    }
+    for (size_t i = 0; i < delta->file_count; i++) {
+        const vexi_delta_add *add = &delta->files[i].add;
+        size_t size = vexi_segment_head_size(add);
+        const table_segment *old = open_entry(table, add->path, &hint);
+        if (size == 0 || size > room || (old != NULL && !vexi_segment_unread(old->segment))) {
+            continue;
+        }
+        size_t name_size = strlen(table->folder) + add->index.path.size + 2;
+        char *name = vexi_arena_alloc(arena, name_size);
+        uint8_t *bytes = vexi_arena_alloc(arena, size);
+        if (name == NULL || bytes == NULL) {
+            return vexi_no_memory(err, size);
+        }
+        snprintf(name, name_size, "%s/%.*s", table->folder, (int)add->index.path.size,
+                 add->index.path.data);
+        if (table->core->store->ops->tell_size != NULL) {
+            table->core->store->ops->tell_size(table->core->store, name, add->index.size_bytes);
+        }
+        numbers[count] = i;
+        ranges[count] = (vexi_range){.size = size, .target = bytes};
+        reads[count] = (vexi_store_read){.name = name, .ranges = &ranges[count], .count = 1};
+        room -= size;
+        count++;
+    }
+    if (vexi_store_get_many(table->core->store, reads, count, 0, NULL, NULL, NULL) == VEX_OK) {
+        for (size_t i = 0; i < count; i++) {
+            heads[numbers[i]] = vexi_span_of(ranges[i].target, ranges[i].size);
+        }
+    }
+    *out = heads;
+    return VEX_OK;
+}
+
 /* The segments of the Delta state, reusing those that are open. */
 vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *out_count,
                                vex_error *err) {
@@ -167,10 +219,13 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
     if (segments == NULL) {
         return vexi_no_memory(err, delta->file_count * sizeof *segments);
     }
-    vex_status status = VEX_OK;
     size_t count = 0;
     size_t hint = 0;
     bool fresh = false;
+    vexi_arena arena;
+    vexi_arena_init(&arena, env);
+    vexi_span *heads = NULL;
+    vex_status status = heads_fetch(table, &arena, &heads, err);
     for (size_t i = 0; i < delta->file_count && status == VEX_OK; i++) {
         const vexi_delta_add *add = &delta->files[i].add;
         table_segment *entry = &segments[count];
@@ -194,8 +249,8 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
         if (old != NULL) {
             segment = vexi_segment_retain(old->segment);
         } else {
-            status =
-                vexi_segment_open(table->core, table->schema, table->folder, add, &segment, err);
+            status = vexi_segment_open(table->core, table->schema, table->folder, add,
+                                       heads == NULL ? NULL : &heads[i], &segment, err);
         }
         if (status == VEX_OK && vexi_segment_check(segment, &damage) != VEX_OK) {
             /* Its rows may be well. If not, it keeps its place and says why. */
@@ -215,8 +270,8 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
                 /* Without its deletion vector a segment would show deleted rows. */
                 vexi_segment_release(segment);
                 segment = NULL;
-                status = vexi_segment_open(table->core, table->schema, table->folder, add, &segment,
-                                           err);
+                status = vexi_segment_open(table->core, table->schema, table->folder, add, NULL,
+                                           &segment, err);
                 if (status == VEX_OK && vexi_segment_check(segment, NULL) == VEX_OK) {
                     (void)vexi_prefix(&damage, loaded, "deletion vector of %s",
                                       vexi_segment_object_name(segment));
@@ -235,6 +290,7 @@ vex_status table_segments_open(vexi_table *table, table_segment **out, size_t *o
         count++;
         fresh = true;
     }
+    vexi_arena_deinit(&arena);
     /* Entries that are reused know what foreign files hide in them; with a fresh one among them it
      * is worked out again, which finds little to change. */
     for (size_t i = 0; i < count && fresh && status == VEX_OK; i++) {
@@ -277,13 +333,18 @@ vex_status table_refresh(vexi_table *table, vex_error *err) {
     if (follows && __atomic_load_n(&table->log->followed, __ATOMIC_ACQUIRE)) {
         return table_follow_locked(table, err);
     }
-    vex_status status = commit_refresh(table->core, table->folder, &table->delta, err);
+    VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
+    return table_show(table, err);
+}
+
+vex_status table_show(vexi_table *table, vex_error *err) {
+    bool follows = table->log != NULL && !table_owned(table);
     bool retry = false;
     for (size_t i = 0; i < table->segment_count; i++) {
         retry = retry || vexi_segment_unread(table->segments[i].segment);
     }
-    if (status != VEX_OK || (table->delta.version == table->version && !retry)) {
-        return status;
+    if (table->delta.version == table->version && !retry) {
+        return VEX_OK;
     }
     if (table_is_gone(table)) {
         return table_let_go(table, err); /* whoever uses it next is told so */

@@ -90,10 +90,18 @@ static void index_distrust(void *context) {
     vexi_store_distrust(object->store, object->name);
 }
 
-/* Bytes of the index file: the mapping, or memory of its size with the head in it. */
-static vex_status index_bytes(vexi_segment *segment, uint32_t head_size, vexi_span *out,
-                              vex_error *err) {
+size_t vexi_segment_head_size(const vexi_delta_add *add) {
     enum { HEAD_LEAST = 4096 }; /* whatever the log says, the fixed header is there */
+    if (add->index.path.data == NULL) {
+        return 0;
+    }
+    uint64_t size = add->index.head_size < HEAD_LEAST ? HEAD_LEAST : add->index.head_size;
+    return (size_t)(size < add->index.size_bytes ? size : add->index.size_bytes);
+}
+
+/* Bytes of the index file: the mapping, or memory of its size with the head in it. */
+static vex_status index_bytes(vexi_segment *segment, const vexi_delta_add *add,
+                              const vexi_span *head, vexi_span *out, vex_error *err) {
     vexi_object *object = &segment->index_object;
     if (object->mapping.data != NULL || object->size_bytes == 0) {
         *out = vexi_span_of(object->mapping.data, object->mapping.size);
@@ -106,21 +114,24 @@ static vex_status index_bytes(vexi_segment *segment, uint32_t head_size, vexi_sp
     if (segment->index_bytes == NULL) {
         return vexi_no_memory(err, size);
     }
+    vexi_piece piece = {.offset = 0, .size = vexi_segment_head_size(add)};
+    *out = vexi_span_of(segment->index_bytes, size);
+    if (head != NULL && head->size == piece.size) {
+        memcpy(segment->index_bytes, head->data, head->size);
+        return VEX_OK;
+    }
     vexi_arena arena;
     vexi_arena_init(&arena, env);
-    size_t head = head_size < HEAD_LEAST ? HEAD_LEAST : head_size;
-    vexi_piece piece = {.offset = 0, .size = head < size ? head : size};
     vex_status status = vexi_object_fetch(object, &piece, 1, &arena, NULL, err);
     if (status == VEX_OK) {
         memcpy(segment->index_bytes, piece.data, piece.size);
     }
     vexi_arena_deinit(&arena);
-    *out = vexi_span_of(segment->index_bytes, size);
     return status;
 }
 
 static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema, const char *folder,
-                               const vexi_delta_add *add, vex_error *err) {
+                               const vexi_delta_add *add, const vexi_span *head, vex_error *err) {
     const vexi_env *env = segment->core->env;
     char *index_name = join(env, folder, "/", add->index.path);
     if (index_name == NULL) {
@@ -130,7 +141,7 @@ static vex_status open_indexed(vexi_segment *segment, const vexi_schema *schema,
                                          &segment->index_object, err);
     open_job job = {.segment = segment, .add = add};
     if (status == VEX_OK) {
-        status = index_bytes(segment, add->index.head_size, &job.bytes, err);
+        status = index_bytes(segment, add, head, &job.bytes, err);
     }
     if (status == VEX_OK) {
         /* Opening allocates before it reads far; a fault in between is a leak of one small block in
@@ -285,8 +296,8 @@ static vex_status open_foreign(vexi_segment *segment, const vexi_schema *schema,
 }
 
 static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char *folder,
-                           const vexi_delta_add *add, bool plain, vexi_segment **out,
-                           vex_error *err) {
+                           const vexi_delta_add *add, const vexi_span *head, bool plain,
+                           vexi_segment **out, vex_error *err) {
     *out = NULL;
     const vexi_env *env = core->env;
     vexi_segment *segment = vexi_calloc(env, 1, sizeof *segment);
@@ -311,7 +322,7 @@ static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char 
                                          &segment->data, &damage);
     if (status == VEX_OK) {
         status = add->index.path.data != NULL && !plain
-                     ? open_indexed(segment, &schema->schema, folder, add, &damage)
+                     ? open_indexed(segment, &schema->schema, folder, add, head, &damage)
                      : open_foreign(segment, &schema->schema, add, &damage);
     }
     if (status == VEX_INVALID || status == VEX_UNSUPPORTED || status == VEX_LIMIT) {
@@ -332,12 +343,15 @@ static vex_status open_any(vexi_core *core, vexi_schema_box *schema, const char 
 }
 
 vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
-                             const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
-    VEX_TRY(open_any(core, schema, folder, add, false, out, err));
+                             const vexi_delta_add *add, const vexi_span *head, vexi_segment **out,
+                             vex_error *err) {
+    VEX_TRY(open_any(core, schema, folder, add, head, false, out, err));
     /* What was read may have been spoiled on its way: once more, of what the store has now. */
-    if (vexi_segment_check(*out, NULL) == VEX_CORRUPT && vexi_segment_distrust(*out)) {
+    bool spoiled = vexi_segment_check(*out, NULL) == VEX_CORRUPT;
+    bool given = head != NULL && head->size > 0;
+    if (spoiled && (vexi_segment_distrust(*out) || given)) {
         vexi_segment_release(*out);
-        return open_any(core, schema, folder, add, false, out, err);
+        return open_any(core, schema, folder, add, NULL, false, out, err);
     }
     return VEX_OK;
 }
@@ -360,7 +374,7 @@ bool vexi_segment_distrust(vexi_segment *segment) {
 
 vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, const char *folder,
                                    const vexi_delta_add *add, vexi_segment **out, vex_error *err) {
-    return open_any(core, schema, folder, add, true, out, err);
+    return open_any(core, schema, folder, add, NULL, true, out, err);
 }
 
 void vexi_segment_set_damage(vexi_segment *segment, vex_status status, const vex_error *damage) {

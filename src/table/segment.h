@@ -55,7 +55,12 @@ static inline bool vexi_bits_set(vexi_bits *bits, uint64_t bit) {
 /* Open the file that `add` names in the collection's folder. A damaged or foreign file still yields
  * a segment; only VEX_MEMORY fails. */
 vex_status vexi_segment_open(vexi_core *core, vexi_schema_box *schema, const char *folder,
-                             const vexi_delta_add *add, vexi_segment **out, vex_error *err);
+                             const vexi_delta_add *add, const vexi_span *head, vexi_segment **out,
+                             vex_error *err);
+/* How much of the index file opening reads where the store cannot map; 0: there is none. These
+ * first bytes may be given as `head` above, which then need not be fetched; NULL or empty: they
+ * are. */
+size_t vexi_segment_head_size(const vexi_delta_add *add);
 /* The same for a file of ours whose index file is damaged or lost: opened from the Parquet file
  * alone, as a foreign one. Its row positions are the same. */
 vex_status vexi_segment_open_plain(vexi_core *core, vexi_schema_box *schema, const char *folder,

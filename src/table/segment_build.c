@@ -255,7 +255,7 @@ static vex_status build(segment_builder *b, commit_segment *out, vexi_arena *are
     add->data_change = true;
     /* Read back what was put, before the log is told: a segment that does not open never commits.
      */
-    VEX_TRY(vexi_segment_open(b->table->core, b->table->schema, b->table->folder, add,
+    VEX_TRY(vexi_segment_open(b->table->core, b->table->schema, b->table->folder, add, NULL,
                               &out->segment, err));
     VEX_TRY(vexi_segment_check(out->segment, err));
     return step(b, 1.0, err);

@@ -67,8 +67,13 @@ static void fixture_deinit(fixture *f) {
 /* Open the built segment anew. */
 static vexi_segment *reopen(fixture *f, bool plain) {
     vexi_segment *segment;
-    CHECK_OK((plain ? vexi_segment_open_plain : vexi_segment_open)(
-        f->table->core, f->table->schema, f->table->folder, &f->built.add, &segment, &err));
+    if (plain) {
+        CHECK_OK(vexi_segment_open_plain(f->table->core, f->table->schema, f->table->folder,
+                                         &f->built.add, &segment, &err));
+    } else {
+        CHECK_OK(vexi_segment_open(f->table->core, f->table->schema, f->table->folder,
+                                   &f->built.add, NULL, &segment, &err));
+    }
     return segment;
 }
 
@@ -281,7 +286,8 @@ TEST(segments_without_codes) {
     vexi_schema_box *box;
     CHECK_OK(vexi_schema_box_create(vex_test_env(), &other, &box, &err));
     vexi_segment *segment;
-    CHECK_OK(vexi_segment_open(f.table->core, box, f.table->folder, &f.built.add, &segment, &err));
+    CHECK_OK(
+        vexi_segment_open(f.table->core, box, f.table->folder, &f.built.add, NULL, &segment, &err));
     CHECK_EQ(vexi_segment_ivf(segment)->code_bits, 0);
     check_rows(&f, segment);
     vexi_segment_release(segment);

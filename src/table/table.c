@@ -90,7 +90,8 @@ vex_status table_create(vexi_lake *lake, vex_string name, const char *folder,
         table->delta = *delta;
         vexi_delta_state_init(delta, env);
         pthread_mutex_lock(&table->commit_lock);
-        status = table_refresh(table, err);
+        bool near = (vexi_store_flags(lake->core->store) & VEXI_STORE_CAN_MAP) != 0;
+        status = near ? table_refresh(table, err) : table_show(table, err);
         pthread_mutex_unlock(&table->commit_lock);
     }
     if (status != VEX_OK) {

@@ -157,9 +157,14 @@ void table_center_update(vexi_table *table);
 /* ---- delta_log.c, commit.c
  * -------------------------------------------------------------------------------- */
 
-/* Read the commits from state->version + 1 on. `folder` is the collection's. */
+/* Read the commits from state->version + 1 on, one after the other. `folder` is the collection's.
+ */
 vex_status commit_refresh(vexi_core *core, const char *folder, vexi_delta_state *state,
                           vex_error *err);
+
+/* The same in two steps, for opening. VEX_NOT_FOUND: the log is empty. */
+vex_status commit_load(vexi_core *core, const char *folder, vexi_delta_state *state,
+                       vex_error *err);
 
 /* Make the commit of a version durable, whose writer may have been killed before it was. */
 vex_status commit_settle(vexi_core *core, const char *folder, int64_t version, vex_error *err);
@@ -214,6 +219,8 @@ vex_status table_commit(vexi_table *table, commit_request *request, vex_error *e
 vex_status table_take_version(vexi_table *table, vex_error *err);
 /* Take over what others committed and publish it. Commit lock. */
 vex_status table_refresh(vexi_table *table, vex_error *err);
+/* Publish what has been read of the log already. Commit lock. */
+vex_status table_show(vexi_table *table, vex_error *err);
 /* The action that takes a file of the newest version out. Borrows the add's strings. */
 vexi_delta_remove commit_remove(const vexi_delta_add *file, int64_t now_ms);
 /* VEX_UNSUPPORTED if another engine asked writers for what we do not do. */
@@ -283,7 +290,8 @@ void table_graphs_remove(vexi_table *table, const table_segment *segments, size_
 
 vex_status lake_recover(vexi_lake *lake, vex_error *err);
 /* Open the table in a folder and add it, if it is one of ours. *skipped is set where it is, but
- * made by something newer. */
+ * made by something newer. Over a network: three steps, one for the names of the commits, one for
+ * all of them, one for the heads of all segments. */
 vex_status lake_load_table(vexi_lake *lake, const char *folder, vexi_arena *arena, bool *skipped,
                            vex_error *err);
 
