@@ -75,7 +75,8 @@ def measure():
             for _ in range(3):
                 begun = time.monotonic()
                 # Times without the proxy where it adds nothing but its own.
-                with s3.serve(address, proxy.endpoint if delay else f"http://{target}", "--read-only") as (_, _, client):
+                with s3.serve(address, proxy.endpoint if delay else f"http://{target}", "--read-only", "--prefetch",
+                              "no") as (_, _, client):
                     took = time.monotonic() - begun
                     count = len(client.execute_command("VLIST"))
                     begun = time.monotonic()
@@ -84,7 +85,7 @@ def measure():
                     if count != collections or len(found) != 10:
                         raise RuntimeError(f"{count} collections, {len(found)} rows")
             proxy.take()
-            with s3.serve(address, proxy.endpoint, "--read-only") as (_, _, client):
+            with s3.serve(address, proxy.endpoint, "--read-only", "--prefetch", "no") as (_, _, client):
                 opened = proxy.take()
                 client.execute_command("VSEARCH", query, 10, "IN", f"c{collections // 2:04d}")
                 first = proxy.take()
@@ -102,5 +103,5 @@ def measure():
             section.raw[name] = {"runs": runs, "open": opened.summary(), "first": first.summary()}
     section.raw["segments"] = segments
     section.raw["local"] = local
-    section.command([common.VEXLAKE, "serve", "--lake", "s3://bench/open", "--read-only"])
+    section.command([common.VEXLAKE, "serve", "--lake", "s3://bench/open", "--read-only", "--prefetch", "no"])
     return section
