@@ -10,7 +10,9 @@
  *     info                        what vex_collection_describe tells
  *     load PATH SIZE              take SIZE bytes of a file: mapped, and copied to memory
  *     sum mapped|memory WIDTH     read them once, WIDTH 64-byte lines of as many streams at once
- * QUERIES is a file of float32, row-major. */
+ * QUERIES is a file of float32, row-major. A lake on s3:// is opened for reading, with the level 2
+ * of its cache in the folder $VEXLAKE_BENCH_CACHE, if any, and $VEXLAKE_BENCH_CACHE_MEMORY bytes of
+ * level 1. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -267,7 +269,11 @@ int serve(char **words) {
     vex_lake_options options = {
         .size = sizeof options,
         .thread_count = (uint32_t)number(words[4]),
+        .read_only = strncmp(words[0], "s3://", 5) == 0,
+        .cache_folder = getenv("VEXLAKE_BENCH_CACHE"),
     };
+    const char *cache_memory = getenv("VEXLAKE_BENCH_CACHE_MEMORY");
+    options.cache_memory_bytes = cache_memory == NULL ? 0 : number(cache_memory);
     vex_error err;
     size_t size;
     b.queries = (const float *)(const void *)map_file(words[2], &size);

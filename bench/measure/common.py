@@ -140,9 +140,9 @@ def run_measured(words):
 class Driver:
     """vexlake_bench serve: a lake opened in a process that waits for lines."""
 
-    def __init__(self, lake, collection, queries, dimension, threads=1, kernel=None):
+    def __init__(self, lake, collection, queries, dimension, threads=1, kernel=None, environment=None):
         words = [DRIVER, "serve", lake, collection, queries, dimension, threads]
-        environment = dict(os.environ, VEXLAKE_KERNEL=kernel) if kernel else None
+        environment = dict(os.environ, VEXLAKE_KERNEL=kernel) if kernel else environment
         self.process = subprocess.Popen([str(w) for w in words], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, env=environment)
         first = self._answer()

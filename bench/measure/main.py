@@ -23,15 +23,20 @@ def keep():
     """Copy the figures into bench/results/ and into the document."""
     if common.SCALE != 1:
         sys.exit("--keep needs BENCH_SCALE 1")
-    found = [json.loads((common.OUT / f"{name}.json").read_text()) for name in SECTIONS
-             if (common.OUT / f"{name}.json").exists()]
-    for section in found:
-        if section.pop("scale") != 1:
-            sys.exit(f"the figures of {section['section']} have another scale: measure it again")
-        del section["raw"]
-    date = max(section["machine"]["date"] for section in found)[:10]
     folder = common.ROOT / "bench" / "results"
     folder.mkdir(exist_ok=True)
+    # What was not measured anew stays as it was last kept.
+    earlier = sorted(folder.glob("*.json"))
+    sections = {s["section"]: s for s in json.loads(earlier[-1].read_text())} if earlier else {}
+    for name in SECTIONS:
+        path = common.OUT / f"{name}.json"
+        if path.exists():
+            section = sections[name] = json.loads(path.read_text())
+            if section.pop("scale") != 1:
+                sys.exit(f"the figures of {name} have another scale: measure it again")
+            del section["raw"]
+    found = [sections[name] for name in SECTIONS if name in sections]
+    date = max(section["machine"]["date"] for section in found)[:10]
     (folder / f"{date}.json").write_text(json.dumps(found, indent=1) + "\n")
     plot = common.OUT / "ann.png"
     if plot.exists():
@@ -50,8 +55,9 @@ def keep():
                  "",
                  "| what | figure | target | |", "| --- | ---: | --- | --- |",
                  *map(cell, section["lines"]), ""]
-        if section["section"] == "ann" and plot.exists():
-            text += [f"![Recall against speed](../bench/results/{date}-ann.png)", ""]
+        plots = sorted(folder.glob("*-ann.png"))
+        if section["section"] == "ann" and plots:
+            text += [f"![Recall against speed](../bench/results/{plots[-1].name})", ""]
     before, rest = DOCUMENT.read_text().split(BEGIN)
     DOCUMENT.write_text(before + "\n".join(text) + END + rest.split(END)[1])
 
