@@ -53,6 +53,13 @@ foreach(file IN LISTS suites)
   add_python_suite(${folder}/${name} ${file} ${CMAKE_BINARY_DIR}/vexlake)
 endforeach()
 
+# The scenarios once more on lakes in a bucket.
+foreach(name abrupt_ends collections import limits pipelines protocol rows search)
+  add_python_suite(s3/${name} ${CMAKE_SOURCE_DIR}/tests/integration/test_${name}.py
+    ${CMAKE_BINARY_DIR}/vexlake)
+  set_property(TEST s3/${name} APPEND PROPERTY ENVIRONMENT "VEXLAKE_TEST_LAKE=s3")
+endforeach()
+
 # Those with many clients at once, also under ThreadSanitizer.
 foreach(name abrupt_ends pipelines collections shutdown slow_query http)
   add_python_suite(tsan/integration/${name} ${CMAKE_SOURCE_DIR}/tests/integration/test_${name}.py

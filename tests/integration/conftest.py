@@ -2,7 +2,8 @@
 
 VEXLAKE (or VEXLAKE_BINARY) names the program; build/vexlake is the default. A server that a test
 leaves running is stopped by SIGTERM and must exit with 0, so that a sanitizer's findings fail the
-test that caused them.
+test that caused them. With VEXLAKE_TEST_LAKE=s3 a test that names no lake gets one of its own in a
+bucket (s3_bucket.py) instead of a folder.
 """
 
 import os
@@ -16,6 +17,7 @@ import time
 
 import pytest
 import redis
+import s3_bucket
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -98,13 +100,30 @@ class Server:
         self.process.wait()
 
 
+ON_S3 = os.environ.get("VEXLAKE_TEST_LAKE") == "s3"
+shared_bucket = s3_bucket.shared_bucket
+
+
 @pytest.fixture
-def start(tmp_path):
+def own_lake(request, tmp_path, monkeypatch):
+    if not ON_S3:
+        return tmp_path / "lake"
+    if not s3_bucket.IS_THERE:
+        pytest.skip("no versitygw: run tools/setup test")
+    bucket = request.getfixturevalue("shared_bucket")
+    bucket.apply(monkeypatch)
+    return bucket.lake()
+
+
+@pytest.fixture
+def start(tmp_path, own_lake):
     """start(*flags, lake=...) gives a Server; all are stopped, and must end well."""
     servers = []
 
     def begin(*flags, lake=None, **options):
-        server = Server(lake or tmp_path / "lake", tmp_path / "server.log", *flags, **options)
+        if lake is None and ON_S3:  # one that was killed before is succeeded at once
+            flags = ("--group-delay", "1", "--takeover", *flags)
+        server = Server(lake or own_lake, tmp_path / "server.log", *flags, **options)
         servers.append(server)
         return server
 
