@@ -215,7 +215,7 @@ def test_kills_with_the_disk_gone(start, bucket, tmp_path):
     assert answers > 0
 
 
-FIRST_ANSWER_REQUESTS = 30
+FIRST_ANSWER_REQUESTS = 24
 
 
 def test_one_writer_and_two_readers(start, bucket, monkeypatch):
