@@ -12,6 +12,8 @@
 
 #include "format/index_internal.h"
 
+enum { HEAD_ROUND_MIN = 4 * VEXI_INDEX_BLOCK_SIZE };
+
 typedef struct section {
     uint32_t kind;
     uint64_t offset;
@@ -128,6 +130,12 @@ static vex_status plan_file(file_plan *plan, const vexi_index_input *input, vex_
     plan_add(plan, VEXI_SECTION_BLOCK_CRCS, (uint64_t)plan->block_count * 4);
     uint64_t directory_size = ((uint64_t)plan->count + bulk_count) * VEXI_SECTION_ENTRY_SIZE;
     plan->head_size = plan_place(plan, 0, VEXI_HEAD_DIRECTORY + directory_size);
+    /* Caches keep blocks of the same size, of the file: where it costs little, those of the bulk
+     * lie as they do, so that one of these is not two of theirs. */
+    if (plan->head_size >= HEAD_ROUND_MIN) {
+        plan->head_size = (plan->head_size + VEXI_INDEX_BLOCK_SIZE - 1) / VEXI_INDEX_BLOCK_SIZE *
+                          VEXI_INDEX_BLOCK_SIZE;
+    }
     if (plan->head_size > VEXI_INDEX_HEAD_SIZE_MAX) {
         return vexi_fail(err, VEX_LIMIT, "an index head of %llu bytes",
                          (unsigned long long)plan->head_size);

@@ -533,6 +533,37 @@ TEST(a_store_that_is_away_damages_nothing) {
     end(f);
 }
 
+/* Each request of a search fails once: the search fails, or does without it, and the next is well.
+ */
+TEST(requests_fail_one_by_one) {
+    static const char *const names[] = {"rows-5", "flat", "ivf-ip-1"};
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        bool more = true;
+        int count = 0;
+        for (int at = 1; more; at++) {
+            fixture *f = begin(0);
+            vexi_search_request request = {
+                .queries = f->vectors[9], .query_count = 1, .k = K, .recall = 0.95f};
+            answer a;
+            vex_error problem;
+            __atomic_store_n(&f->ranges->fail_at, at, __ATOMIC_RELAXED);
+            vex_status status = search(f, f->reader, names[n], &request, &a, &problem);
+            more = __atomic_exchange_n(&f->ranges->fail_at, 0, __ATOMIC_RELAXED) == 0;
+            CHECK(status == VEX_OK || (status == VEX_IO && more));
+            if (status == VEX_OK) {
+                answer_release(&a);
+            } else {
+                CHECK(strstr(problem.message, "store unavailable") != NULL);
+                CHECK_OK(search(f, f->reader, names[n], &request, &a, &err));
+                answer_release(&a);
+                count++;
+            }
+            end(f);
+        }
+        CHECK(count > 1);
+    }
+}
+
 TEST(a_wrong_bit_on_the_way_is_read_again) {
     fixture *f = begin(0);
     vexi_search_request request = {.queries = f->vectors[9], .query_count = 1, .k = K};
@@ -588,5 +619,5 @@ TEST_MAIN(RUN(searches_are_the_same); RUN(rows_by_id_are_the_same);
           RUN(a_collection_opens_in_three_steps); RUN(a_search_takes_two_steps);
           RUN(queries_share_steps); RUN(one_bit_takes_more_steps); RUN(searches_without_memory);
           RUN(wrong_bits_are_noticed); RUN(a_store_that_is_away_damages_nothing);
-          RUN(a_wrong_bit_on_the_way_is_read_again); RUN(checking_reads_everything);
-          RUN(commits_are_followed); writer_close())
+          RUN(requests_fail_one_by_one); RUN(a_wrong_bit_on_the_way_is_read_again);
+          RUN(checking_reads_everything); RUN(commits_are_followed); writer_close())

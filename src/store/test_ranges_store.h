@@ -14,6 +14,7 @@ typedef struct vex_test_ranges {
     uint64_t range_count;
     uint64_t byte_count;
     int fails;        /* atomic: calls fail with VEX_IO */
+    int fail_at;      /* atomic: the n-th call from now on does, n > 0 */
     int damages;      /* atomic: so many of the next gets bring a wrong bit */
     int damage_after; /* atomic: but for so many first ones */
 } vex_test_ranges;
@@ -21,7 +22,9 @@ typedef struct vex_test_ranges {
 static inline vex_status vex_test_ranges_begin(vexi_store *base, const char *name, vex_error *err) {
     vex_test_ranges *self = (vex_test_ranges *)base;
     __atomic_add_fetch(&self->call_count, 1, __ATOMIC_RELAXED);
-    return __atomic_load_n(&self->fails, __ATOMIC_RELAXED) != 0
+    bool now = __atomic_load_n(&self->fail_at, __ATOMIC_RELAXED) > 0 &&
+               __atomic_sub_fetch(&self->fail_at, 1, __ATOMIC_RELAXED) == 0;
+    return now || __atomic_load_n(&self->fails, __ATOMIC_RELAXED) != 0
                ? vexi_fail(err, VEX_IO, "store unavailable: %s", name)
                : VEX_OK;
 }

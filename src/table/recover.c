@@ -563,6 +563,25 @@ static vex_status start_log(recovery *r, vex_error *err) {
     return VEX_OK;
 }
 
+/* Versions that came since a table was read. */
+typedef struct look_job {
+    vexi_lake *lake;
+    struct looked_table {
+        bool same;
+        vex_status status;
+        vex_error err;
+    } * tables;
+} look_job;
+
+static void look_run(void *argument, size_t i) {
+    look_job *job = argument;
+    struct looked_table *one = &job->tables[i];
+    vexi_table *table = job->lake->tables[i];
+    int64_t version = table->delta.version;
+    one->status = commit_refresh(table->core, table->folder, &table->delta, &one->err);
+    one->same = table->delta.version == version;
+}
+
 /* Whether nothing changed in the store since the tables and the log were read. */
 static vex_status unchanged(recovery *r, bool *same, vex_error *err) {
     vexi_listing listing;
@@ -570,11 +589,21 @@ static vex_status unchanged(recovery *r, bool *same, vex_error *err) {
         vexi_store_list(r->lake->core->store, wal_prefix, NULL, false, &r->arena, &listing, err));
     *same = r->file_count == 0 ||
             (listing.count > 0 && strcmp(listing.entries[0].name, r->files[0].name) == 0);
-    for (size_t i = 0; i < r->lake->table_count && *same; i++) {
-        vexi_table *table = r->lake->tables[i];
-        int64_t version = table->delta.version;
-        VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
-        *same = table->delta.version == version;
+    size_t count = *same ? r->lake->table_count : 0;
+    look_job job = {.lake = r->lake};
+    job.tables = vexi_arena_calloc(&r->arena, count, sizeof *job.tables);
+    if (job.tables == NULL) {
+        return vexi_no_memory(err, count * sizeof *job.tables);
+    }
+    vexi_parallel(r->lake->core->env, count, look_run, &job);
+    for (size_t i = 0; i < count; i++) {
+        if (job.tables[i].status != VEX_OK) {
+            if (err != NULL) {
+                *err = job.tables[i].err;
+            }
+            return job.tables[i].status;
+        }
+        *same = *same && job.tables[i].same;
     }
     return VEX_OK;
 }
