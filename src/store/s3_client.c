@@ -140,6 +140,9 @@ static void cancel_call(vexi_s3_client *client, vexi_s3_call *call) {
 }
 
 static uint32_t total_timeout_ms(const vexi_s3_client *client, const vexi_s3_call *call) {
+    if (call->is_probe) {
+        return client->settings.probe_timeout_ms;
+    }
     return call->total_timeout_ms != 0 ? call->total_timeout_ms : client->settings.total_timeout_ms;
 }
 

@@ -533,9 +533,9 @@ TEST(server_away_and_back) {
 
 static vexi_s3_settings *breaker_settings(const vex_test_proxy *proxy) {
     vexi_s3_settings *settings = quick_settings(proxy);
-    settings->suspect_ms = 300;
+    settings->suspect_ms = 800;
     settings->probe_interval_ms = 50;
-    settings->probe_timeout_ms = 300;
+    settings->probe_timeout_ms = 1500; /* a busy machine answers late, and is there all the same */
     settings->stall_timeout_ms = 60000;
     return settings;
 }
@@ -600,6 +600,7 @@ TEST(one_slow_answer) {
     vex_test_proxy proxy;
     vex_test_proxy_open(&proxy, server.port, 0, 1);
     vexi_s3_settings *settings = breaker_settings(&proxy);
+    settings->suspect_ms = 300;
     settings->stall_timeout_ms = 1500;
     vexi_store *store = create(settings);
     vexi_span one = text_span("one");
