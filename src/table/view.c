@@ -77,6 +77,12 @@ static vex_status hide_in_segment(const vexi_env *env, table_segment *entry, vex
     uint64_t row;
     vex_error damage;
     vex_status status = vexi_segment_find(entry->segment, id, hash, &found, &row, &damage);
+    if (status == VEX_MEMORY) {
+        if (err != NULL) {
+            *err = damage;
+        }
+        return status;
+    }
     if (status != VEX_OK) {
         /* Which of its rows are hidden is unknown now: nobody may read it any more. */
         vexi_segment_set_damage(entry->segment, status, &damage);

@@ -21,6 +21,9 @@ class Proxy:
         self.error = 0.0  # share of requests answered 500, and as many 503
         self.cut = 0.0  # share of answers that end in their middle
         self.flip = 0.0  # share of answers to GET with a flipped bit
+        self.lose = 0.0  # share of requests that the server serves and nobody answers
+        self.late = 0.0  # share of requests that reach the server after their client has given up
+        self.late_seconds = 2.0
         self.delay = 0.0  # seconds before each answer
         self.stopping = False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -73,7 +76,12 @@ class Proxy:
             return connection.sendall(answer("500 Internal Server Error", "InternalError"))
         if self.draw(self.error):
             return connection.sendall(answer("503 Service Unavailable", "ServiceUnavailable"))
+        if self.draw(self.late):
+            threading.Timer(self.random.uniform(0.1, self.late_seconds), self.ask_late, (head, body)).start()
+            return
         data = bytearray(self.ask(head, body))
+        if self.draw(self.lose):
+            return
         if self.delay:
             threading.Event().wait(self.delay)
         start = data.find(b"\r\n\r\n") + 4
@@ -84,6 +92,12 @@ class Proxy:
         if self.draw(self.cut):
             del data[len(data) * 2 // 3:]
         connection.sendall(data)
+
+    def ask_late(self, head, body):
+        try:
+            self.ask(head, body)
+        except OSError:
+            pass
 
     def ask(self, head, body):
         lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
