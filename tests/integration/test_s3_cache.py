@@ -9,11 +9,16 @@ import random
 import shutil
 import signal
 import struct
+import subprocess
 import urllib.request
 
 import pytest
 from conftest import as_map, blob, error
 from test_s3_lake import GATEWAY, LAKE, COLLECTIONS, fill, gateway, run, wait_until, writer  # noqa: F401 (fixtures)
+
+# A disk of its own: a tmpfs in a mount namespace that ends with the server.
+SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+              'mount -t tmpfs -o size=12m tmpfs "$1" && shift && exec "$@"', "sh"]
 
 pytestmark = pytest.mark.skipif(not GATEWAY.exists(), reason="no versitygw: run tools/setup test")
 
@@ -121,6 +126,27 @@ def test_the_folder_vanishes(start, writer, tmp_path):
     shutil.rmtree(folder)
     for query in vectors[5:500:50]:
         assert search(remote, query, "EXACT") == search(local, query, "EXACT")
+
+
+def test_the_folders_disk_is_full(start, gateway, tmp_path):
+    """A folder on a disk with less room than --cache-size says: searches go on, the failures are counted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    wrapper = [*SMALL_DISK, str(disk)]
+    if subprocess.run([*wrapper, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    vectors = import_rows(gateway.bucket / "lake", tmp_path, "c", 20000, "--index", "ivf", dimension=256)
+    server = start("--read-only", "--http-port", "0", "--prefetch", "no", "--cache-dir", str(disk / "l2"),
+                   "--cache-size", "1gb", "--cache-memory", "1mb", lake=LAKE, wrapper=wrapper)
+    client = server.client()
+    local = start(lake=gateway.bucket / "lake").client()
+    assert as_map(client.execute_command("VWARM", "c", "VECTORS"))["data-bytes"] > 20_000_000
+    assert metric(server, "vexlake_cache_disk_errors_total") > 0
+    for query in vectors[:3000:300]:
+        for options in ((), ("EXACT",), ("RETURN", 1, "vector")):
+            command = ("VSEARCH", query, 10, *options, "IN", "c")
+            assert client.execute_command(*command) == local.execute_command(*command)
+    assert "l2" in server.log()  # one warning names the folder
 
 
 def test_metrics_tell_the_levels(start, writer, tmp_path):
