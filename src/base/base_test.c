@@ -34,6 +34,23 @@ TEST(crc32c_variants_agree) {
     }
 }
 
+/* Sizes about the ends of lanes, and any other, from any start. */
+TEST(crc32c_of_long_inputs) {
+    uint64_t seed = vex_test_seed(2);
+    static uint8_t bytes[70000];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)vex_test_random(&seed);
+    }
+    for (size_t i = 0; i < 400; i++) {
+        size_t offset = (size_t)vex_test_below(&seed, 64);
+        size_t size = i < 100 ? 3072 * (1 + i / 20) + i % 20 - 10
+                              : (size_t)vex_test_below(&seed, sizeof bytes - offset);
+        uint32_t start = (uint32_t)vex_test_random(&seed);
+        CHECK_EQ(vexi_crc32c(start, bytes + offset, size),
+                 vexi_crc32c_portable(start, bytes + offset, size));
+    }
+}
+
 TEST(utf8) {
     static const struct {
         const char *text;
@@ -160,7 +177,7 @@ TEST(error_messages_are_one_line) {
     CHECK(strcmp(err.message, "row 3: a  b") == 0);
 }
 
-TEST_MAIN(RUN(crc32c_known_answers); RUN(crc32c_variants_agree); RUN(utf8);
-          RUN(buffer_keeps_its_limit); RUN(reader_stops_at_the_end); RUN(arena_alignment);
-          RUN(parallel_runs_each_once); RUN(tasks_run_and_cancel); RUN(sigbus_becomes_a_status);
-          RUN(error_messages_are_one_line))
+TEST_MAIN(RUN(crc32c_known_answers); RUN(crc32c_variants_agree); RUN(crc32c_of_long_inputs);
+          RUN(utf8); RUN(buffer_keeps_its_limit); RUN(reader_stops_at_the_end);
+          RUN(arena_alignment); RUN(parallel_runs_each_once); RUN(tasks_run_and_cancel);
+          RUN(sigbus_becomes_a_status); RUN(error_messages_are_one_line))
