@@ -149,6 +149,11 @@ size_t vexi_index_row_ranges(const vexi_index_file *file, const uint64_t *rows, 
  * second step, the ids themselves. */
 vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, size_t count, bool ids,
                                 void *cost, vex_error *err);
+/* Looking for many ids: the slots where the search for one begins (how many ranges), and once those
+ * are there, rows that may have it (at most `most`), whose ids tell. */
+size_t vexi_index_slot_ranges(const vexi_index_file *file, uint64_t hash, vexi_piece out[2]);
+size_t vexi_index_slot_rows(const vexi_index_file *file, uint64_t hash, uint64_t *rows,
+                            size_t most);
 /* Check everything. Blocks that were fetched and checked before are not fetched again. */
 vex_status vexi_index_check_all(vexi_index_file *file, vex_error *err);
 

@@ -11,7 +11,10 @@
 #include "base/bitmap.h"
 #include "format/index_internal.h"
 
-enum { FETCH_TRY_MAX = 2 };
+enum {
+    FETCH_TRY_MAX = 2,
+    SLOTS_AHEAD = 64 /* of an id: nearly all searches end within fewer */
+};
 
 static size_t block_size(const vexi_index_file *file, size_t block) {
     uint64_t rest = file->bytes.size - file->bulk_offset - (uint64_t)block * VEXI_INDEX_BLOCK_SIZE;
@@ -220,4 +223,43 @@ vex_status vexi_index_need_rows(vexi_index_file *file, const uint64_t *rows, siz
     }
     vexi_free(file->env, ranges);
     return status;
+}
+
+size_t vexi_index_slot_ranges(const vexi_index_file *file, uint64_t hash, vexi_piece out[2]) {
+    uint64_t first = vexi_index_slot(hash, file->hash_slot_count);
+    uint64_t count = file->hash_probe_max < SLOTS_AHEAD ? file->hash_probe_max : SLOTS_AHEAD;
+    uint64_t left = file->hash_slot_count - first;
+    uint64_t here = count < left ? count : left; /* they go on at the first slot */
+    size_t n = 0;
+    if (here > 0) {
+        out[n++] = (vexi_piece){.offset = file->hash_offset + first * VEXI_HASH_SLOT_SIZE,
+                                .size = (size_t)here * VEXI_HASH_SLOT_SIZE};
+    }
+    if (count > here) {
+        out[n++] = (vexi_piece){.offset = file->hash_offset,
+                                .size = (size_t)(count - here) * VEXI_HASH_SLOT_SIZE};
+    }
+    return n;
+}
+
+size_t vexi_index_slot_rows(const vexi_index_file *file, uint64_t hash, uint64_t *rows,
+                            size_t most) {
+    uint64_t slot = vexi_index_slot(hash, file->hash_slot_count);
+    size_t found = 0;
+    for (uint32_t probe = 0; probe < file->hash_probe_max && found < most; probe++) {
+        uint64_t at = file->hash_offset + slot * VEXI_HASH_SLOT_SIZE;
+        if (!vexi_index_checked(file, at, VEXI_HASH_SLOT_SIZE)) {
+            break;
+        }
+        uint32_t number = vexi_get_u32(file->bytes.data + at + 4);
+        if (number == 0) {
+            break;
+        }
+        if (vexi_get_u32(file->bytes.data + at) == vexi_index_tag(hash) &&
+            number <= file->row_count) {
+            rows[found++] = number - 1;
+        }
+        slot = slot + 1 == file->hash_slot_count ? 0 : slot + 1;
+    }
+    return found;
 }

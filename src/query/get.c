@@ -4,7 +4,7 @@
  * its event loop, so it allocates once, for the result. vexi_get resolves ids on a view and fetches
  * through query/fetch.c. A consistent answer matters more than a fast one: if one id of a call
  * needs storage, all of them are answered from one view. */
-#include "query/query.h"
+#include "query/search_internal.h"
 
 /* Small requests keep their working set on the stack. */
 enum { GET_STACK_ROWS = 32, GET_STACK_CELLS = 128 };
@@ -144,6 +144,7 @@ vex_status vexi_get(vexi_keeper *keeper, vexi_view *view, const vex_string *ids,
         status = vexi_no_memory(err, id_count * sizeof *places);
         goto done;
     }
+    VEX_TRY_GOTO(status, done, vexi_find_ahead(view, ids, id_count, keeper->env, NULL, err));
     for (size_t i = 0; i < id_count; i++) {
         bool found = false;
         places[i] = (vexi_place){VEXI_PLACE_NONE, 0};

@@ -533,6 +533,30 @@ TEST(a_store_that_is_away_damages_nothing) {
     end(f);
 }
 
+TEST(ids_are_found_in_few_steps) {
+    fixture *f = begin(0);
+    vexi_table *table = table_of(f->reader, "rows-5");
+    vexi_view *view;
+    vexi_asked asked;
+    static const vex_string ids[] = {{"row-7", 5}, {"row-650", 7}, {"row-2500", 8}, {"none", 4}};
+    CHECK_OK(vexi_table_view(table, &view, &err));
+    CHECK_OK(vexi_asked_resolve(view->schema, NULL, 0, true, &asked, &err));
+    uint64_t before = __atomic_load_n(&f->ranges->trip_count, __ATOMIC_RELAXED);
+    struct ArrowArray batch;
+    CHECK_OK(vexi_get(&f->keeper, view, ids, 4, &asked, NULL, &batch, &err));
+    uint64_t trips = __atomic_load_n(&f->ranges->trip_count, __ATOMIC_RELAXED) - before;
+    /* Slots, places, ids; then of each of three segments, side by side, vectors and pages. */
+    CHECK(trips <= 3 + 3 * 2);
+    CHECK_EQ(batch.length, 4);
+    CHECK_EQ(batch.children[0]->null_count, 1);
+    batch.release(&batch);
+    vexi_view_release(view);
+    vexi_search_request request = {.query_ids = ids, .query_count = 1, .k = K, .recall = 0.95f};
+    CHECK(stats_of(f, "rows-5", &request, false).step_count <= 1 + 2);
+    vexi_table_release(table);
+    end(f);
+}
+
 /* Each request of a search fails once: the search fails, or does without it, and the next is well.
  */
 TEST(requests_fail_one_by_one) {
@@ -619,5 +643,6 @@ TEST_MAIN(RUN(searches_are_the_same); RUN(rows_by_id_are_the_same);
           RUN(a_collection_opens_in_three_steps); RUN(a_search_takes_two_steps);
           RUN(queries_share_steps); RUN(one_bit_takes_more_steps); RUN(searches_without_memory);
           RUN(wrong_bits_are_noticed); RUN(a_store_that_is_away_damages_nothing);
-          RUN(requests_fail_one_by_one); RUN(a_wrong_bit_on_the_way_is_read_again);
-          RUN(checking_reads_everything); RUN(commits_are_followed); writer_close())
+          RUN(ids_are_found_in_few_steps); RUN(requests_fail_one_by_one);
+          RUN(a_wrong_bit_on_the_way_is_read_again); RUN(checking_reads_everything);
+          RUN(commits_are_followed); writer_close())

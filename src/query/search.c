@@ -55,12 +55,14 @@ static vex_status copy_run(void *argument, vex_error *err) {
 
 /* Vectors of stored rows, in the arena. */
 static vex_status queries_by_id(const vexi_view *view, const vex_string *ids, uint32_t count,
-                                vexi_arena *arena, const float **out, vex_error *err) {
+                                vexi_arena *arena, const float **out, vexi_read_cost *cost,
+                                vex_error *err) {
     uint32_t dimension = view->schema->dimension;
     float *queries = vexi_arena_array(arena, (size_t)count * dimension, sizeof *queries);
     if (queries == NULL) {
         return vexi_no_memory(err, (size_t)count * dimension * sizeof *queries);
     }
+    VEX_TRY(vexi_find_ahead(view, ids, count, arena->env, cost, err));
     for (uint32_t i = 0; i < count; i++) {
         bool found = false;
         uint32_t source = 0;
@@ -73,7 +75,7 @@ static vex_status queries_by_id(const vexi_view *view, const vex_string *ids, ui
         }
         const uint8_t *vector = NULL;
         const vexi_source *from = &view->sources[source];
-        VEX_TRY(vexi_source_vectors(from, &row, 1, arena, &vector, NULL, err));
+        VEX_TRY(vexi_source_vectors(from, &row, 1, arena, &vector, cost, err));
         copy_job job = {queries + (size_t)i * dimension, vector, dimension * sizeof *queries};
         VEX_TRY(vexi_guard_run(copy_run, &job, vexi_source_name(from), err));
     }
@@ -502,6 +504,7 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
     search s = {
         .env = keeper->env, .keeper = keeper, .request = request, .queries = request->queries};
     vex_search_stats own_stats = {0};
+    vexi_read_cost id_cost = {0};    /* of the queries' own rows */
     vex_error problem = {.row = -1}; /* kept: a later attempt may succeed */
     uint32_t failed_source = VEXI_PLACE_NONE;
     vexi_scratch *scratch = NULL;
@@ -514,7 +517,7 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
     if (request->query_ids != NULL) {
         VEX_TRY_GOTO(status, done,
                      queries_by_id(view, request->query_ids, request->query_count, arena,
-                                   &s.queries, &problem));
+                                   &s.queries, &id_cost, &problem));
     }
     VEX_TRY_GOTO(status, done,
                  queries_check(view->schema, s.queries, request->query_count, &problem));
@@ -540,6 +543,9 @@ vex_status vexi_search(vexi_keeper *keeper, vexi_view *view, const vexi_search_r
         }
     }
     if (status == VEX_OK && stats != NULL) {
+        cost_fill(&id_cost, &own_stats);
+        own_stats.step_count += id_cost.steps;
+        own_stats.read_ns += id_cost.ns;
         *stats = own_stats;
     }
 done:

@@ -176,6 +176,13 @@ vex_status vexi_ready_vectors(const vexi_ready *ready, const vexi_source *source
                               const uint64_t *rows, size_t count, vexi_arena *arena,
                               const uint8_t **out, vexi_read_cost *cost, vex_error *err);
 
+/* ---- Find ------------------------------------------------------------------------------------ */
+
+/* Fetch what vexi_view_find will read of remote segments for all these ids. VEX_MEMORY is all that
+ * fails. */
+vex_status vexi_find_ahead(const vexi_view *view, const vex_string *ids, size_t count,
+                           const vexi_env *env, vexi_read_cost *cost, vex_error *err);
+
 /* ---- Refine ---------------------------------------------------------------------------------- */
 
 /* Turn the candidates of one query into its k rows: ordered by distance in double, then by id. */
