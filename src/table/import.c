@@ -490,6 +490,9 @@ vex_status vexi_lake_import(vexi_lake *lake, vex_string name, const char *const 
     bool existed = vexi_lake_table(lake, name, &run.table, NULL) == VEX_OK;
     vexi_disk *disk = NULL;
     vex_status status = vexi_disk_posix_create(env, &disk, err);
+    if (status == VEX_OK && existed && run.table->log != NULL) {
+        status = table_claim(run.table, err); /* rather than find out when all is built */
+    }
     for (size_t i = 0; i < path_count && status == VEX_OK; i++) {
         status = import_file(&run, disk, name, paths[i], run.rows_done + run.row_count, err);
     }
