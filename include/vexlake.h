@@ -559,7 +559,8 @@ VEX_API VEX_MUST_USE vex_status vex_import(vex_lake *lake, vex_string collection
 
 /* Check every checksum of a collection (or of all where name.data is NULL) and that log, Parquet
  * and index agree. The batch has a row per finding: `object` utf8, `problem` utf8; none if all is
- * well. *object_count receives the objects checked. schema may be NULL. */
+ * well. Of a lake on s3:// what the cache holds is not fetched again: open one for it, without
+ * cache_folder. *object_count receives the objects checked. schema may be NULL. */
 VEX_API VEX_MUST_USE vex_status vex_verify(vex_lake *lake, vex_string collection,
                                            struct ArrowSchema *schema, struct ArrowArray *batch,
                                            uint64_t *object_count, vex_error *err);

@@ -221,7 +221,7 @@ const vexi_cli_command vexi_cli_verify = {
     .name = "verify",
     .summary = "Check every checksum, and that log, Parquet files and indexes agree.",
     .details = "Each problem is a row with the object and what is wrong with it; the exit status\n"
-               "is then 1. The lake is opened for reading only.",
+               "is then 1. The lake is opened for reading only, and --cache-dir is not looked at.",
     .options = info_options,
     .run = run_verify,
 };

@@ -50,7 +50,9 @@ vex_status vexi_cli_open(const vexi_cli_arguments *arguments, vexi_cli_access ac
         options.s3_ca_file = vexi_cli_value(arguments, "ca-file");
         options.s3_insecure = vexi_cli_flag(arguments, "insecure");
         options.s3_virtual_host = vexi_cli_flag(arguments, "virtual-host");
-        options.cache_folder = vexi_cli_value(arguments, "cache-dir");
+        if (arguments->command != &vexi_cli_verify) { /* which is about the bucket's own bytes */
+            options.cache_folder = vexi_cli_value(arguments, "cache-dir");
+        }
         options.no_prefetch = true; /* a command knows what it needs */
         uint32_t mebibytes;
         VEX_TRY(vexi_cli_number(arguments, "cache-size", 4, 1u << 30, 10240, &mebibytes, err));
