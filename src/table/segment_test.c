@@ -218,7 +218,8 @@ static void check_bounds(fixture *f, vex_metric metric, uint32_t bits) {
         double distance = vexi_distance(metric, values, vector, DIMENSION) * (double)query.to_scan;
         above += (double)pool.items[i].bound > distance + 1e-3;
     }
-    CHECK(above <= ROWS / 50);
+    /* The bound holds for all but a few in a hundred, whatever the rotation. */
+    CHECK(above <= ROWS / 20);
     vexi_arena_deinit(&arena);
 }
 
