@@ -378,6 +378,14 @@ static vex_status write_settle(vexi_table *table, vex_error *err) {
                              table->name);
 }
 
+/* The same where it is needed. */
+static vex_status write_certain(vexi_table *table, vex_error *err) {
+    pthread_mutex_lock(&table->state_lock);
+    bool doubtful = table->doubtful && !table->dropped;
+    pthread_mutex_unlock(&table->state_lock);
+    return doubtful ? write_settle(table, err) : VEX_OK;
+}
+
 /* Make room: when memtables take more than their limit, or flushing lags, the writer flushes. Of
  * several writers that wait here the first does the work of all; where somebody flushes already,
  * none does. */
@@ -393,11 +401,8 @@ static vex_status write_admit(vexi_table *table, vex_error *err) {
     }
     pthread_mutex_lock(&table->state_lock);
     bool lags = table->sealed_count > TABLE_SEALED_WAIT;
-    bool doubtful = table->doubtful && !table->dropped;
     pthread_mutex_unlock(&table->state_lock);
-    if (doubtful) {
-        VEX_TRY(write_settle(table, err));
-    }
+    VEX_TRY(write_certain(table, err));
     if (!lags && !lake_is_full(lake)) {
         return VEX_OK;
     }
@@ -652,6 +657,7 @@ vex_status vexi_table_delete(vexi_table *table, const vex_string *ids, size_t co
     if (table->log != NULL) { /* who else may write knows what is there */
         VEX_TRY(table_claim(table, err));
     }
+    VEX_TRY(write_certain(table, err));
     VEX_TRY(table_log_settle(table, err));
     size_t taken;
     bool unsure = false;

@@ -128,9 +128,10 @@ def start(tmp_path, own_lake):
         return server
 
     yield begin
-    for server in servers:
-        if server.process.poll() is None:
-            assert server.stop() == 0, server.log()
+    # All of them end before any of them fails the test.
+    codes = [server.stop() if server.process.poll() is None else 0 for server in servers]
+    for server, code in zip(servers, codes, strict=True):
+        assert code == 0, server.log()
         assert "Sanitizer" not in server.log(), server.log()
 
 
