@@ -102,15 +102,18 @@ def test_answers_are_the_writers(start, writer, name):
         assert got == wanted, command
         return got
 
-    shared = compared = 0
+    def ids(client, query, *options):
+        return {row[0] for row in client.execute_command("VSEARCH", query, 10, *options, "IN", name)}
+
+    shared = compared = lost = 0
     for query in vectors[5:1000:50]:
         assert len(same("VSEARCH", query, 10, "EXACT")) == 10
-        same("VSEARCH", query, 10, "NPROBE", 100000)
+        lost += len(ids(remote, query, "NPROBE", 100000) ^ ids(local, query, "NPROBE", 100000))
         same("VSEARCH", query, 3, "EXACT", "RETURN", 4, "n", "s", "attributes", "payload")
         same("VSEARCH", query, 5, "EXACT", "WITHVECTORS", "RAW")
-        got, wanted = ({row[0] for row in client.execute_command("VSEARCH", query, 10, "IN", name)}
-                       for client in (remote, local))
+        got, wanted = ids(remote, query), ids(local, query)
         shared, compared = shared + len(got & wanted), compared + len(wanted)
+    assert lost <= 4  # the bounds of codes hold for nearly all rows
     assert shared >= 0.9 * compared  # a graph may be there for one of them alone
     assert len(same("VSEARCH", "ID", "k7", 10, "EXACT")) == 10
     same("VGET", "k0")  # deleted
