@@ -367,14 +367,15 @@ static vex_bucket_fault late_decide(void *context, vex_bucket_call call, const c
 /* A drop or an import of which nobody knows, and then a write that is acknowledged: the commit may
  * not land behind it any more. */
 TEST(a_commit_lands_behind_a_write) {
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 5; kind++) {
         static sim_cluster cluster;
         vex_error error;
         sim_cluster_init(&cluster, 1, 4);
         cluster.when = kind == 0   ? "a late drop"
                        : kind == 1 ? "a late import"
                        : kind == 2 ? "a late flush"
-                                   : "a late drop, and an import";
+                       : kind == 3 ? "a late drop, and an import"
+                                   : "a late drop, and a delete of nothing";
         sim_node *node = &cluster.nodes[0];
         node->decide = late_decide;
         CHECK_OK(sim_node_open(node, &err));
@@ -392,7 +393,9 @@ TEST(a_commit_lands_behind_a_write) {
         CHECK_EQ(status, VEX_UNKNOWN_OUTCOME);
         commits_late = false;
         CHECK(cluster.late_count > 0);
-        if (kind == 3) {
+        if (kind == 4) {
+            CHECK_OK(sim_node_delete(node, others_ids, 1, &err));
+        } else if (kind == 3) {
             CHECK_OK(sim_node_import(node, import_path, own_ids + 3, 4, &err));
         } else {
             CHECK_OK(sim_node_put(node, own_ids + 4, 3, &err));
