@@ -71,8 +71,9 @@ static vex_status open_table(vexi_lake *lake, const char *folder, vexi_arena *ar
                              vexi_table **out, bool *skipped, vex_error *err) {
     vex_string name;
     *out = NULL;
-    if (vexi_folder_parse(folder, arena, &name, NULL) != VEX_OK) {
-        return VEX_OK; /* not ours */
+    vex_status named = vexi_folder_parse(folder, arena, &name, err);
+    if (named != VEX_OK) {
+        return named == VEX_MEMORY ? named : VEX_OK; /* not ours */
     }
     vexi_delta_state delta;
     vexi_delta_state_init(&delta, lake->core->env);
