@@ -370,33 +370,6 @@ static vex_status memtable_rest(vexi_table *table, uint64_t covered, uint64_t *r
     return VEX_OK;
 }
 
-/* Put `fresh` (taken on success) in the place of the active memtable, which is sealed so that the
- * next publication drops it. */
-static vex_status memtable_swap(vexi_table *table, vexi_memtable *fresh, vex_error *err) {
-    vex_status status = VEX_OK;
-    pthread_mutex_lock(&table->state_lock);
-    if (table->sealed_count == TABLE_SEALED_ROOM) {
-        status = vexi_fail(err, VEX_MEMORY, "'%s': too many memtables", table->name);
-    }
-    if (status == VEX_OK) {
-        status =
-            vexi_memtable_reserve(fresh, vexi_memtable_count(fresh) + table->reserved_rows, err);
-    }
-    if (status == VEX_OK) {
-        if (table->active.memtable != NULL) {
-            table->active.since_ns = table->active_since_ns;
-            table->sealed[table->sealed_count++] = table->active;
-        }
-        table->active = (table_memtable){.memtable = fresh};
-        table->active_since_ns = vexi_monotonic_ns(table->core->env);
-        table->changes++;
-        __atomic_add_fetch(&table->lake->memory_bytes, vexi_memtable_size_bytes(fresh),
-                           __ATOMIC_RELAXED);
-    }
-    pthread_mutex_unlock(&table->state_lock);
-    return status;
-}
-
 static void marks_drop(lake_log *log, uint64_t position, uint64_t rows_gone) {
     pthread_mutex_lock(&log->mutex);
     size_t kept = 0;
@@ -433,26 +406,30 @@ static vex_status rebase(vexi_table *table, uint64_t end, vex_error *err) {
     lake_log *log = table->log;
     uint64_t covered = table_log_covered(table);
     uint64_t position = vexi_log_position(covered);
-    bool anew = !__atomic_load_n(&log->followed, __ATOMIC_RELAXED) ||
-                __atomic_load_n(&log->reset, __ATOMIC_RELAXED);
+    bool anew = __atomic_load_n(&log->reset, __ATOMIC_RELAXED);
     table_segment *segments;
     size_t count;
     VEX_TRY(table_segments_open(table, &segments, &count, err));
     uint64_t rows_gone = 0;
     vex_status status = VEX_OK;
-    if (anew || covered_rows(log, covered) > 0) {
-        vexi_memtable *fresh = NULL;
-        status = anew ? memtable_read(table, position, end, &fresh, err)
-                      : memtable_rest(table, covered, &rows_gone, &fresh, err);
-        if (status == VEX_OK) {
-            status = memtable_swap(table, fresh, err);
-            if (status != VEX_OK) {
-                vexi_memtable_release(fresh);
-            }
-        }
+    vexi_memtable *fresh = NULL;
+    if (anew) {
+        status = memtable_read(table, position, end, &fresh, err);
+    } else if (covered_rows(log, covered) > 0) {
+        status = memtable_rest(table, covered, &rows_gone, &fresh, err);
     }
     if (status != VEX_OK) {
         table_segments_free(table->core->env, segments, count);
+        return status;
+    }
+    /* Segments and memtables change in one step, and `applied` only with it: what is shown between
+     * would lack rows, or show older ones. */
+    status =
+        fresh != NULL
+            ? table_publish_fresh(table, segments, count, fresh, anew, table->delta.version, err)
+            : table_publish(table, segments, count, 0, false, table->delta.version, err);
+    if (status != VEX_OK) {
+        vexi_memtable_release(fresh);
         return status;
     }
     marks_drop(log, position, rows_gone);
@@ -460,10 +437,7 @@ static vex_status rebase(vexi_table *table, uint64_t end, vex_error *err) {
         __atomic_store_n(&log->applied, position, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&log->reset, false, __ATOMIC_RELEASE);
-    __atomic_store_n(&log->followed, true, __ATOMIC_RELEASE);
-    /* Sealed memtables: what was swapped out, now or in an attempt that could not publish. */
-    return table_publish(table, segments, count, table->sealed_count, anew, table->delta.version,
-                         err);
+    return VEX_OK;
 }
 
 /* ---- Following --------------------------------------------------------------------------------
@@ -475,8 +449,7 @@ vex_status table_follow_to(vexi_table *table, uint64_t end, vex_error *err) {
     for (bool first = true;; first = false) {
         /* What is there behind what is known, then whether a newer version came meanwhile: at the
          * moment an object was absent no version covered it, so it was never put. */
-        bool known = __atomic_load_n(&log->followed, __ATOMIC_RELAXED) &&
-                     !__atomic_load_n(&log->reset, __ATOMIC_RELAXED);
+        bool known = !__atomic_load_n(&log->reset, __ATOMIC_RELAXED);
         if (known) {
             VEX_TRY(objects_apply(table, end, NULL, err));
         }
@@ -499,6 +472,7 @@ vex_status table_follow_to(vexi_table *table, uint64_t end, vex_error *err) {
                          (unsigned long long)log->applied + 1, (unsigned long long)end - 1);
     }
     __atomic_store_n(&log->followed_ns, since_ns, __ATOMIC_RELAXED);
+    __atomic_store_n(&log->followed, true, __ATOMIC_RELEASE);
     return VEX_OK;
 }
 

@@ -36,6 +36,7 @@ vex_status lake_log_create(const vexi_env *env, lake_log **out, vex_error *err) 
     pthread_cond_init(&log->filled, &monotonic);
     pthread_condattr_destroy(&monotonic);
     vexi_buffer_init(&log->pending, env, VEXI_LOG_OBJECT_SIZE_MAX);
+    log->reset = true; /* nothing was read yet */
     *out = log;
     return VEX_OK;
 }

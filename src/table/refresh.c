@@ -330,8 +330,9 @@ static vex_status replayed_rows_covered(vexi_table *table, bool *covered, size_t
 
 vex_status table_refresh(vexi_table *table, vex_error *err) {
     bool follows = table->log != NULL && !table_owned(table);
-    if (follows && __atomic_load_n(&table->log->followed, __ATOMIC_ACQUIRE)) {
-        return table_follow_locked(table, err);
+    if (follows && (__atomic_load_n(&table->log->followed, __ATOMIC_ACQUIRE) ||
+                    !__atomic_load_n(&table->log->reset, __ATOMIC_ACQUIRE))) {
+        return table_follow_locked(table, err); /* its memtables are what the log held */
     }
     VEX_TRY(commit_refresh(table->core, table->folder, &table->delta, err));
     return table_show(table, err);

@@ -61,8 +61,7 @@ typedef struct table_memtable {
     uint64_t since_ns; /* of a sealed one: when its first row came; state lock */
 } table_memtable;
 
-/* One more may be swapped out while a table is followed again (lake_follow.c). */
-enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3, TABLE_SEALED_ROOM = TABLE_SEALED_MAX + 1 };
+enum { TABLE_SEALED_MAX = 6, TABLE_SEALED_WAIT = 3 };
 
 struct vexi_table {
     int references;  /* atomic */
@@ -89,7 +88,7 @@ struct vexi_table {
                       store an import): the next write asks the log; state lock */
     table_segment *segments; /* changed with view and state locks, so either one suffices to read */
     size_t segment_count;
-    table_memtable sealed[TABLE_SEALED_ROOM]; /* oldest first; as segments */
+    table_memtable sealed[TABLE_SEALED_MAX]; /* oldest first; as segments */
     size_t sealed_count;
     table_memtable active;    /* as segments; .memtable may be NULL    */
     bool flush_now;           /* by the next background flush; state lock */
@@ -146,6 +145,9 @@ vex_status table_segments_share(const vexi_table *table, table_segment **out, ve
  * in it must not stay hidden. Commit lock. */
 vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
                          size_t flushed_count, bool anew, int64_t version, vex_error *err);
+/* The same with `fresh` (taken on success) in the place of all memtables. Leads (lake_log.h). */
+vex_status table_publish_fresh(vexi_table *table, table_segment *segments, size_t segment_count,
+                               vexi_memtable *fresh, bool anew, int64_t version, vex_error *err);
 void table_drop_views(vexi_table *table);
 
 /* ---- center.c -------------------------------------------------------------------------------- */

@@ -301,7 +301,7 @@ void table_drop_views(vexi_table *table) {
 static vex_status resolve_segment(vexi_table *table, table_segment *segment, size_t flushed_count,
                                   vex_error *err) {
     const vexi_env *env = table->core->env;
-    table_memtable entries[TABLE_SEALED_ROOM + 1];
+    table_memtable entries[TABLE_SEALED_MAX + 1];
     pthread_mutex_lock(&table->state_lock);
     size_t count = table->sealed_count;
     memcpy(entries, table->sealed, count * sizeof *entries);
@@ -334,8 +334,16 @@ static const table_segment *published_entry(const vexi_table *table, const vexi_
     return NULL;
 }
 
-vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
-                         size_t flushed_count, bool anew, int64_t version, vex_error *err) {
+/* Room in `fresh` for the rows that wait in the log's queue, so that it may become the active
+ * memtable. State lock. */
+static vex_status fresh_reserve(const vexi_table *table, vexi_memtable *fresh, vex_error *err) {
+    return vexi_memtable_reserve(fresh, vexi_memtable_count(fresh) + table->reserved_rows, err);
+}
+
+/* fresh: takes the place of all memtables, in the same step; or NULL. */
+static vex_status publish(vexi_table *table, table_segment *segments, size_t segment_count,
+                          size_t flushed_count, vexi_memtable *fresh, bool anew, int64_t version,
+                          vex_error *err) {
     const vexi_env *env = table->core->env;
     vex_status status = VEX_OK;
     size_t hint = 0;
@@ -346,7 +354,8 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
         entry->hidden = vexi_bits_retain(entry->deleted);
         /* Another engine may have brought rows back: then nothing of the old bits counts. */
         if (old == NULL || anew || !vexi_bits_contain(entry->deleted, old->deleted)) {
-            status = resolve_segment(table, entry, flushed_count, err);
+            /* What a fresh memtable hides, the next view works out. */
+            status = fresh != NULL ? VEX_OK : resolve_segment(table, entry, flushed_count, err);
             continue;
         }
         /* What memtables hid stays hidden: flushed ones have it in the deletion vector now. */
@@ -364,12 +373,18 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
     }
     table_segment *gone = segments;
     size_t gone_count = segment_count;
-    vexi_memtable *flushed[TABLE_SEALED_ROOM];
-    vexi_bits *flushed_bits[TABLE_SEALED_ROOM];
+    vexi_memtable *flushed[TABLE_SEALED_MAX + 1];
+    vexi_bits *flushed_bits[TABLE_SEALED_MAX + 1];
+    if (status == VEX_OK) {
+        pthread_mutex_lock(&table->state_lock);
+        status = fresh == NULL ? VEX_OK : fresh_reserve(table, fresh, err);
+        if (status != VEX_OK) {
+            pthread_mutex_unlock(&table->state_lock);
+        }
+    }
     if (status != VEX_OK) {
         flushed_count = 0;
     } else {
-        pthread_mutex_lock(&table->state_lock);
         gone = table->segments;
         gone_count = table->segment_count;
         table->segments = segments;
@@ -381,6 +396,16 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
         table->sealed_count -= flushed_count;
         memmove(table->sealed, table->sealed + flushed_count,
                 table->sealed_count * sizeof *table->sealed);
+        if (fresh != NULL) {
+            if (table->active.memtable != NULL) {
+                flushed[flushed_count] = table->active.memtable;
+                flushed_bits[flushed_count++] = table->active.hidden;
+            }
+            table->active = (table_memtable){.memtable = fresh};
+            table->active_since_ns = vexi_monotonic_ns(env);
+            __atomic_add_fetch(&table->lake->memory_bytes, vexi_memtable_size_bytes(fresh),
+                               __ATOMIC_RELAXED);
+        }
         table->version = version;
         table->changes++;
         table->segment_lists++;
@@ -401,6 +426,16 @@ vex_status table_publish(vexi_table *table, table_segment *segments, size_t segm
     }
     table_segments_free(env, gone, gone_count);
     return status;
+}
+
+vex_status table_publish(vexi_table *table, table_segment *segments, size_t segment_count,
+                         size_t flushed_count, bool anew, int64_t version, vex_error *err) {
+    return publish(table, segments, segment_count, flushed_count, NULL, anew, version, err);
+}
+
+vex_status table_publish_fresh(vexi_table *table, table_segment *segments, size_t segment_count,
+                               vexi_memtable *fresh, bool anew, int64_t version, vex_error *err) {
+    return publish(table, segments, segment_count, table->sealed_count, fresh, anew, version, err);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------
