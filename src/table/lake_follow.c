@@ -168,7 +168,9 @@ static vex_status apply_to(vexi_table *table, vexi_span file, vexi_memtable *tar
         vexi_arena arena;
         group_blocks group = {.count = 0};
         vexi_arena_init(&arena, env);
-        status = group_decode(table, file, &object, table_log_covered(table), &arena, &group, err);
+        /* What is shown counts, not what a version that could not be shown covers. */
+        uint64_t covered = target != NULL ? table_log_covered(table) : log->covered;
+        status = group_decode(table, file, &object, covered, &arena, &group, err);
         if (status == VEX_OK && group.row_count > 0) {
             status = target != NULL ? group_add(&group, target, &end_row, err)
                                     : group_append(table, &group, &end_row, err);
@@ -432,6 +434,7 @@ static vex_status rebase(vexi_table *table, uint64_t end, vex_error *err) {
         vexi_memtable_release(fresh);
         return status;
     }
+    log->covered = covered;
     marks_drop(log, position, rows_gone);
     if (log->applied < position) {
         __atomic_store_n(&log->applied, position, __ATOMIC_RELEASE);

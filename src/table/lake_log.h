@@ -59,8 +59,9 @@ typedef struct lake_log {
     /* The leader's. */
     vexi_buffer pending; /* the object whose outcome is unknown; size 0: there is none */
     uint64_t pending_number;
-    bool unsettled; /* atomic: pending is not empty */
-    bool reset;     /* memtables are not what marks say: read the log from the position on */
+    bool unsettled;   /* atomic: pending is not empty */
+    uint64_t covered; /* sequence that the published version covers; followers' */
+    bool reset;       /* memtables are not what marks say: read the log from the position on */
 
     /* Who writes. `owned` changes with table.state_lock and by the leader; atomic to read. */
     bool owned;
