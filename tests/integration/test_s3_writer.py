@@ -89,7 +89,7 @@ def test_a_writer_that_slept(start, bucket):
         first.process.send_signal(signal.SIGCONT)
     assert "has been silent" in second.log()
     assert not accepts(a, "VSET", "z", "[5,6]", "IN", "c")
-    assert a.execute_command("VGET", "y", "IN", "c") is not None
+    wait_until(lambda: a.execute_command("VGET", "y", "IN", "c") is not None)  # it follows from now on
     assert not accepts(a, "VFLUSH", "c")
     assert [row[0] for row in b.execute_command("VSEARCH", "[1,2]", 9, "IN", "c")] == [b"x", b"y"]
 
