@@ -11,7 +11,7 @@
  *     On a shared store the txn's application is the collection's log, and a commit is built only
  *     while the newest version has no higher epoch than ours (lake_log.h).
  *  3. While an outcome is unknown only identical bytes are put again under that version
- *     (delta_log.c).
+ *     (delta_log.c, put_once.c).
  *  4. delta.version >= table.version; what lies between is durable but not yet published. */
 #include "table/table_internal.h"
 

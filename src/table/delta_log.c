@@ -10,7 +10,6 @@
 #include "table/table_internal.h"
 
 enum {
-    PUT_TRY_MAX = 4,
     LOAD_COUNT = 1000,    /* versions that are fetched together */
     LOAD_SIZE = 64 << 20, /* and their bytes, but for one version alone */
 };
@@ -181,44 +180,6 @@ vex_status commit_settle(vexi_core *core, const char *folder, int64_t version, v
     return status;
 }
 
-/* What is under the name: VEX_OK if it is exactly our bytes, VEX_EXISTS if something else,
- * VEX_NOT_FOUND if nothing. */
-static vex_status read_back(vexi_core *core, const char *name, const vexi_buffer *bytes,
-                            vex_error *err) {
-    vexi_arena arena;
-    vexi_arena_init(&arena, core->env);
-    vexi_span found;
-    vex_status status =
-        vexi_store_get_all(core->store, name, VEXI_DELTA_COMMIT_SIZE_MAX, &arena, &found, err);
-    if (status == VEX_OK &&
-        (found.size != bytes->size || memcmp(found.data, bytes->data, found.size) != 0)) {
-        status = vexi_fail(err, VEX_EXISTS, "%s was committed by someone else", name);
-    }
-    vexi_arena_deinit(&arena);
-    return status;
-}
-
-/* Put, and put the same bytes again while the outcome is unknown: VEX_EXISTS tells that what is
- * there is durable, and reading it back whose it is. */
-static vex_status put_resolved(vexi_core *core, const char *name, const vexi_buffer *bytes,
-                               vex_error *err) {
-    vexi_span part = vexi_span_of(bytes->data, bytes->size);
-    bool unknown = false;
-    for (int i = 0; i < PUT_TRY_MAX; i++) {
-        vex_status status = vexi_store_put_if_absent(core->store, name, &part, 1, err);
-        if (status == VEX_EXISTS) {
-            status = read_back(core, name, bytes, err);
-            if (status == VEX_OK || status == VEX_EXISTS) {
-                return status;
-            }
-        } else if (status == VEX_OK || (!unknown && status != VEX_UNKNOWN_OUTCOME)) {
-            return status; /* done, or certainly not done */
-        }
-        unknown = true;
-    }
-    return vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "commit %s", name);
-}
-
 vex_status commit_check_writable(const char *folder, const vexi_delta_state *state,
                                  vex_error *err) {
     vex_status status = state->version < 0 ? VEX_OK : vexi_delta_state_writable(state, err);
@@ -242,7 +203,7 @@ vex_status commit_put(vexi_core *core, const char *folder, vexi_delta_state *sta
         status = vexi_delta_write(commit, &bytes, err);
     }
     if (status == VEX_OK) {
-        status = put_resolved(core, name, &bytes, err);
+        status = table_put_once(core, name, vexi_span_of(bytes.data, bytes.size), err);
     }
     if (status == VEX_OK) {
         /* Read our own bytes: what we apply is what others will read. */

@@ -309,7 +309,7 @@ static vex_status claim_put(vexi_table *table, uint64_t at, uint64_t epoch, vexi
     vexi_span body = vexi_span_of(lake->config.node_name, name_size);
     vexi_log_object_write(&claim, &body, 1, bytes);
     memcpy(bytes + VEXI_LOG_OBJECT_HEADER_SIZE, lake->config.node_name, name_size);
-    vex_status status = lake_put_once(
+    vex_status status = table_put_once(
         table->core, name, vexi_span_of(bytes, VEXI_LOG_OBJECT_HEADER_SIZE + name_size), err);
     if (status == VEX_OK) {
         *number = at;

@@ -18,7 +18,6 @@
 enum {
     GROUP_SIZE_MAX = 32 << 20, /* a group is cut behind the write that passes this */
     GROUP_PARTS_MAX = 4096,    /* writes of one group */
-    PUT_TRY_MAX = 4,
     REMOVE_BATCH = 1000
 };
 
@@ -102,41 +101,6 @@ void lake_log_mark_add(lake_log *log, uint64_t number, uint64_t size_bytes, uint
 /* ---- Putting ----------------------------------------------------------------------------------
  */
 
-/* VEX_OK if exactly these bytes are under the name, VEX_EXISTS if others are. */
-static vex_status read_back(vexi_core *core, const char *name, vexi_span bytes, vex_error *err) {
-    vexi_arena arena;
-    vexi_arena_init(&arena, core->env);
-    vexi_span found;
-    vex_status status =
-        vexi_store_get_all(core->store, name, VEXI_LOG_OBJECT_SIZE_MAX, &arena, &found, err);
-    /* One larger than any of ours is another's too. */
-    if (status == VEX_LIMIT ||
-        (status == VEX_OK &&
-         (found.size != bytes.size || memcmp(found.data, bytes.data, found.size) != 0))) {
-        status = vexi_fail(err, VEX_EXISTS, "%s was put by someone else", name);
-    }
-    vexi_arena_deinit(&arena);
-    return status;
-}
-
-vex_status lake_put_once(vexi_core *core, const char *name, vexi_span bytes, vex_error *err) {
-    bool unknown = false;
-    for (int i = 0; i < PUT_TRY_MAX; i++) {
-        vex_status status = vexi_store_put_if_absent(core->store, name, &bytes, 1, err);
-        if (status == VEX_EXISTS) {
-            /* What is there is durable; ours only if an earlier try went through. */
-            status = read_back(core, name, bytes, err);
-            if (status == VEX_OK || status == VEX_EXISTS) {
-                return status;
-            }
-        } else if (status == VEX_OK || (!unknown && status != VEX_UNKNOWN_OUTCOME)) {
-            return status; /* done, or certainly not done */
-        }
-        unknown = true;
-    }
-    return vexi_prefix(err, VEX_UNKNOWN_OUTCOME, "%s", name);
-}
-
 /* Put the pending object. VEX_OK: it is in the lake, and pending still. VEX_READ_ONLY: another
  * object is there, so ours never will be. */
 static vex_status pending_put(vexi_table *table, vex_error *err) {
@@ -148,8 +112,8 @@ static vex_status pending_put(vexi_table *table, vex_error *err) {
     if (name == NULL) {
         status = vexi_no_memory(err, VEXI_STORE_NAME_SIZE_MAX);
     } else {
-        status = lake_put_once(table->core, name,
-                               vexi_span_of(log->pending.data, log->pending.size), err);
+        status = table_put_once(table->core, name,
+                                vexi_span_of(log->pending.data, log->pending.size), err);
     }
     vexi_arena_deinit(&arena);
     if (status == VEX_EXISTS) {

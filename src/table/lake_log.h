@@ -102,10 +102,6 @@ void lake_log_committed(vexi_table *table, uint64_t sequence);
 /* Adds to the log fields. */
 void lake_log_describe(lake_log *log, vex_lake_stats *out);
 
-/* Put an object if it is absent, the same bytes again while the outcome is unknown. VEX_OK: our
- * bytes are there. VEX_EXISTS: others are. VEX_UNKNOWN_OUTCOME. Else it is certainly not there. */
-vex_status lake_put_once(vexi_core *core, const char *name, vexi_span bytes, vex_error *err);
-
 /* ---- lake_claim.c ---------------------------------------------------------------------------- */
 
 /* This process to others. A member of the lake. */

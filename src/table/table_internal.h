@@ -156,6 +156,12 @@ void table_drop_views(vexi_table *table);
  * be read, the old one stays. Commit lock. */
 void table_center_update(vexi_table *table);
 
+/* ---- put_once.c ------------------------------------------------------------------------------ */
+
+/* Put an object if it is absent, the same bytes again while the outcome is unknown. VEX_OK: our
+ * bytes are there. VEX_EXISTS: others are. VEX_UNKNOWN_OUTCOME. Else it is certainly not there. */
+vex_status table_put_once(vexi_core *core, const char *name, vexi_span bytes, vex_error *err);
+
 /* ---- delta_log.c, commit.c
  * -------------------------------------------------------------------------------- */
 
