@@ -429,7 +429,7 @@ static void body_get_many(vexi_store *store) {
     CHECK_FAILS(VEX_INVALID, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
     CHECK_EQ(failed, 3);
     gets[3].name = names[3];
-    ranges[1][7] = (vexi_range){.offset = SIZE - 3, .size = 4, .target = (uint8_t *)got};
+    ranges[1][7] = (vexi_range){.offset = SIZE - 3, .size = 4, .target = (uint8_t *)got[1][7]};
     CHECK_FAILS(VEX_CORRUPT, vexi_store_get_many(store, gets, OBJECTS, 0, NULL, &failed, &err));
     CHECK_EQ(failed, 1);
 }
